@@ -1,0 +1,78 @@
+#include "clip.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include "../common/checks.h"
+#include "../math/clip.h"
+#include "loops.h"
+
+namespace wgan {
+namespace {
+
+template <class T>
+WGAN_CLONES void clip_run(T* w, int64_t count, T low, T high) {
+  using C = compute_t<T>;
+  const C l = static_cast<C>(low), h = static_cast<C>(high);
+  for (int64_t i = 0; i < count; ++i) w[i] = static_cast<T>(math::clip(static_cast<C>(w[i]), l, h));
+}
+
+template <class T>
+void clip_strided_run(T* w, int64_t count, int64_t stride, T low, T high) {
+  using C = compute_t<T>;
+  const C l = static_cast<C>(low), h = static_cast<C>(high);
+  for (int64_t i = 0; i < count; ++i) w[i * stride] = static_cast<T>(math::clip(static_cast<C>(w[i * stride]), l, h));
+}
+
+// Elements [begin, begin + count) of a span.
+void clip_part(const Span& span, int64_t begin, int64_t count, double low, double high) {
+  dispatch(span.type, [&](auto type) {
+    using T = typename decltype(type)::type;
+    T* w = static_cast<T*>(span.data) + begin * span.stride;
+    const T l = static_cast<T>(static_cast<compute_t<T>>(low)), h = static_cast<T>(static_cast<compute_t<T>>(high));
+    if (span.stride == 1) {
+      clip_run(w, count, l, h);
+    } else {
+      clip_strided_run(w, count, span.stride, l, h);
+    }
+  });
+}
+
+}  // namespace
+
+void clip_spans(const std::vector<Span>& spans, double low, double high) {
+  int64_t total = 0;
+  for (const Span& span : spans) total += span.count;
+  if (total <= kGrain) {  // the common critic: no table of offsets, no threads
+    for (const Span& span : spans) clip_part(span, 0, span.count, low, high);
+    return;
+  }
+  std::vector<int64_t> ends(spans.size());
+  std::transform_inclusive_scan(spans.begin(), spans.end(), ends.begin(), std::plus<>(),
+                                [](const Span& span) { return span.count; });
+  torch::stable::parallel_for(0, total, kGrain, [&](int64_t begin, int64_t end) {
+    size_t s = std::upper_bound(ends.begin(), ends.end(), begin) - ends.begin();
+    for (; begin < end; ++s) {
+      const int64_t stop = std::min(end, ends[s]);
+      clip_part(spans[s], begin - (ends[s] - spans[s].count), stop - begin, low, high);
+      begin = stop;
+    }
+  });
+}
+
+namespace {
+
+// params: tensors of any shapes, strides and dtypes, clamped in place
+void clip_(const std::vector<Tensor> params, double low, double high) {
+  std::vector<Span> spans;
+  spans.reserve(params.size());
+  for (size_t i = 0; i < params.size(); ++i) {
+    const Added added = add_tensor(params[i].get(), spans);
+    STD_TORCH_CHECK(added == Added::yes, "clip_: params[", i, "] ", explain(added));
+  }
+  clip_spans(spans, low, high);
+}
+
+}  // namespace
+}  // namespace wgan
+
+STABLE_TORCH_LIBRARY_IMPL(wgan_kernels, CPU, m) { m.impl("clip_", TORCH_BOX(&wgan::clip_)); }

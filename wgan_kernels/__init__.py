@@ -1,0 +1,26 @@
+"""Fused kernels for Wasserstein GANs on PyTorch. Needs torch alone; see ``backends()`` for what runs on this machine."""
+
+from . import reference
+from ._dispatch import backends, use_backend
+from .ops.clip import clip_
+from .ops.interpolate import interpolate
+from .ops.norm_penalty import gradient_norm_penalty
+from .ops.wasserstein import critic_loss, generator_loss
+from .penalty import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "backends",
+    "clip_",
+    "critic_loss",
+    "dragan_penalty",
+    "generator_loss",
+    "gradient_norm_penalty",
+    "gradient_penalty",
+    "interpolate",
+    "r1_penalty",
+    "r2_penalty",
+    "reference",
+    "use_backend",
+]

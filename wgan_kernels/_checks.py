@@ -1,0 +1,82 @@
+"""Argument errors, raised before anything is computed. Each names the argument, what was expected and what came."""
+
+import math
+import numbers
+
+import torch
+
+DTYPES = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
+
+
+def floating(name, tensor):
+    """A dense tensor of one of the four dtypes."""
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+    if tensor.dtype not in DTYPES:
+        raise TypeError(f"{name}: expected float64, float32, float16 or bfloat16, got {_dtype(tensor)}")
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"{name}: expected a dense tensor, got layout {tensor.layout}")
+
+
+def batched(name, tensor):
+    """[B, …]."""
+    if tensor.dim() == 0:
+        raise ValueError(f"{name}: expected a batch [B, …], got a 0-d tensor")
+
+
+def same_device(name, tensor, other_name, other):
+    if tensor.device != other.device:
+        raise RuntimeError(f"{name} is on {tensor.device}, {other_name} on {other.device}: move one of them")
+
+
+def same_shape(name, tensor, other_name, other):
+    if tensor.shape != other.shape:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, {other_name} {tuple(other.shape)}: expected the same")
+
+
+def per_sample(name, tensor, batch):
+    """[B] or [B, 1, …] for a batch of that size."""
+    if tensor.dim() == 0 or tensor.shape[0] != batch or tensor.numel() != batch:
+        raise ValueError(
+            f"{name}: expected one value per sample, shape [{batch}] or [{batch}, 1, …], got {tuple(tensor.shape)}"
+        )
+
+
+def scalar(name, tensor):
+    """One element."""
+    if tensor.numel() != 1:
+        raise ValueError(f"{name}: expected a scalar, got shape {tuple(tensor.shape)}")
+
+
+def number(name, value):
+    """A real number as a float; NaN refused."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        if isinstance(value, torch.Tensor):
+            raise TypeError(f"{name}: expected a number, got a tensor; pass {name}.item()")
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if math.isnan(value):
+        raise ValueError(f"{name} is NaN: expected a number")
+    return float(value)
+
+
+def flag(name, value):
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+
+
+def one_of(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}: expected one of {', '.join(map(repr, choices))}")
+
+
+def generator(value, device):
+    if value is None:
+        return
+    if not isinstance(value, torch.Generator):
+        raise TypeError(f"generator: expected a torch.Generator or None, got {type(value).__name__}")
+    if value.device.type != device.type:
+        raise RuntimeError(f"generator is on {value.device}, the samples on {device}: make one on that device")
+
+
+def _dtype(tensor):
+    return str(tensor.dtype).removeprefix("torch.")

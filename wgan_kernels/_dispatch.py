@@ -1,0 +1,142 @@
+"""The choice of a backend, and its reason: one place, one default per (op, device)."""
+
+import contextlib
+import contextvars
+import functools
+import importlib.util
+import os
+from typing import NamedTuple
+
+import torch
+
+from . import _library, _native
+
+# The leaf whose presence says that a family is there.
+_LEAVES = {
+    "clip": "clip_",
+    "interpolate": "interpolate_fwd",
+    "norm_penalty": "norm_penalty_fwd",
+    "wasserstein": "wasserstein_fwd",
+}
+# What `auto` takes, best first. An explicit request may name any.
+_PREFERENCE = {"cpu": ("cpp", "reference"), "cuda": ("cuda", "triton", "reference")}
+_BACKENDS = ("reference", "cpp", "cuda", "triton")
+
+_requested = contextvars.ContextVar("wgan_kernels_backend", default=os.environ.get("WGAN_KERNELS_BACKEND", "auto"))
+
+
+@contextlib.contextmanager
+def use_backend(name):
+    """Asks for one backend within a ``with`` block or a decorated function, in this thread.
+
+    Args:
+        name: ``"reference"`` (plain PyTorch), ``"cpp"`` (C++ on the CPU), ``"cuda"`` (C++ on CUDA), ``"triton"``, or
+            ``"auto"``, the default, which takes the best that can run. ``WGAN_KERNELS_BACKEND`` sets it for a process.
+
+    Raises:
+        ValueError: for any other name, at once.
+        RuntimeError: at a call within the block that the backend cannot serve, with the reason.
+    """
+    _check_name(name, "use_backend")
+    token = _requested.set(name)
+    try:
+        yield
+    finally:
+        _requested.reset(token)
+
+
+def choose(op, device):
+    """(backend, reason) for an op's stem on a ``torch.device``.
+
+    All backends take the same dtypes, so the choice needs none. Under ``torch.compile`` it is made while compiling.
+    """
+    return _choose(op, device.type, _requested.get())
+
+
+@functools.lru_cache(maxsize=None)
+def _choose(op, device, requested):
+    _check_name(requested, "WGAN_KERNELS_BACKEND")
+    if requested != "auto":
+        why_not = _why_not(requested, op, device)
+        if why_not:
+            raise RuntimeError(f"{op}: backend {requested!r} was asked for and cannot run on {device}: {why_not}")
+        return requested, "asked for"
+    passed_over = []
+    for backend in _PREFERENCE.get(device, ("reference",)):
+        why_not = _why_not(backend, op, device)
+        if why_not is None:
+            return backend, "; ".join(passed_over) or f"the default on {device}"
+        passed_over.append(f"{backend}: {why_not}")
+    raise AssertionError("the reference runs everywhere")
+
+
+def _check_name(name, source):
+    if name != "auto" and name not in _BACKENDS:
+        raise ValueError(f"{source}: backend is {name!r}, expected one of {', '.join(map(repr, ('auto', *_BACKENDS)))}")
+
+
+def _why_not(backend, op, device):
+    """None where the backend can run the op on this kind of device, else the reason."""
+    if backend == "reference":
+        return None
+    if backend == "triton":
+        return _why_not_triton(device)
+    key = {"cpp": "cpu", "cuda": "cuda"}[backend]
+    if device != key:
+        return f"its kernels run on {key}"
+    if _library.has_compiled(_LEAVES[op], key.upper()):
+        return None
+    return _native.why_not_cpu if backend == "cpp" else "this version has no CUDA C++ kernels yet"
+
+
+def _why_not_triton(device):
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    if device == "cuda":
+        return None
+    if device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1":
+        return None
+    return "its kernels run on cuda, and on cpu only in Triton's interpreter (TRITON_INTERPRET=1)"
+
+
+class Backend(NamedTuple):
+    """One row of ``backends()``."""
+
+    chosen: str
+    available: tuple[str, ...]
+    why_not: dict[str, str]
+
+
+class Backends(dict):
+    """{(op, device): Backend}, printed as a table."""
+
+    def __str__(self):
+        lines = [f"{'op':<13} {'device':<7} {'chosen':<10} available"]
+        for (op, device), row in self.items():
+            lines.append(f"{op:<13} {device:<7} {row.chosen:<10} {', '.join(row.available)}")
+        reasons = {f"{name} on {device}: {why}" for (_, device), row in self.items() for name, why in row.why_not.items()}
+        return "\n".join([*lines, "", "not available:", *(f"  {reason}" for reason in sorted(reasons))])
+
+    __repr__ = __str__
+
+
+def backends():
+    """What runs where: a table op × device → (chosen, available, why_not).
+
+    Returns:
+        A dict from ``(op, device)``, ``device`` being ``"cpu"`` or ``"cuda"``, to a named tuple of the backend that
+        ``auto`` or the current request takes, all that can run, and the reason for each that cannot. It prints as a table.
+    """
+    table = Backends()
+    for op in _LEAVES:
+        for device in _PREFERENCE:
+            why_not = {name: why for name in _BACKENDS if (why := _why_not(name, op, device))}
+            if device == "cuda" and not torch.cuda.is_available():
+                why_not = dict.fromkeys(_BACKENDS, "no CUDA device is present")
+            try:
+                chosen = "none" if len(why_not) == len(_BACKENDS) else choose(op, torch.device(device))[0]
+            except RuntimeError:
+                chosen = "none"
+            available = tuple(name for name in _BACKENDS if name not in why_not)
+            table[op, device] = Backend(chosen, available, why_not)
+    return table

@@ -1,0 +1,24 @@
+"""Memory formats. A leaf takes [B, …] tensors whose samples are runs of memory, in one order for all of them."""
+
+import torch
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def alike(*tensors):
+    """The tensors, all in the memory format of the first: channels-last where it is, contiguous otherwise.
+
+    Copies only what is not in that format already. Differentiable.
+    """
+    first = tensors[0]
+    format_ = torch.contiguous_format
+    if not first.is_contiguous():
+        channels_last = _CHANNELS_LAST.get(first.dim())
+        if channels_last is not None and first.is_contiguous(memory_format=channels_last):
+            format_ = channels_last
+    return tuple(tensor.contiguous(memory_format=format_) for tensor in tensors)
+
+
+def compute_dtype(dtype):
+    """The dtype arithmetic is done in: float32 for the half types, the dtype itself otherwise."""
+    return torch.float64 if dtype is torch.float64 else torch.float32

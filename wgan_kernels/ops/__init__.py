@@ -1,0 +1,1 @@
+"""One file per op, read downwards: schema, gradient rule, public function."""

@@ -1,0 +1,115 @@
+"""w ← clip(w, low, high) for a whole list of parameters."""
+
+from typing import overload
+
+import torch
+from torch import nn
+
+from .. import _checks, _dispatch, _library, _native, reference
+
+_library.define("clip_(Tensor(a!)[] params, float low, float high) -> ()", fake=lambda params, low, high: None, stem="clip")
+
+
+@overload
+def clip_(params, bound: float) -> None: ...
+@overload
+def clip_(params, low: float, high: float) -> None: ...
+def clip_(params, bound=None, high=None, *, low=None):
+    """Clamps every tensor into [−bound, bound], or [low, high], in place and without gradients.
+
+    ::
+
+        w ← min(max(w, low), high)    for every element w of every tensor
+
+    Replaces ``for p in critic.parameters(): p.data.clamp_(-c, c)``. It pays from two tensors on: all tensors of a device
+    and dtype are clamped by one launch, in one pass over memory.
+
+    Not recorded by autograd; the tensors' version counters advance, so that a backward pass through values that were
+    clamped away raises instead of being wrong.
+
+    Args:
+        params: a ``Module`` (its parameters), an iterable of tensors, or one tensor; any shapes, strides, dtypes and
+            devices. An empty one is a no-op.
+        bound: c ≥ 0, in the units of the weights. In the tensor's own dtype, as with ``torch.clamp_``.
+        low, high: the two ends, low ≤ high.
+
+    As ``torch.clamp_``: NaN stays NaN, ±inf is clamped.
+
+    Raises:
+        TypeError: params holds something that is not a dense floating-point tensor; a bound is not a number.
+        ValueError: bound is negative, a bound is NaN, or low > high.
+        RuntimeError: a tensor's elements share memory (``expand``), or the backend asked for cannot run.
+        Nothing is written when it raises.
+
+    Source: Arjovsky, Chintala, Bottou 2017, "Wasserstein GAN", algorithm 1, line 7.
+    """
+    low, high = _interval(bound, low, high)
+    tensors = _tensors(params)
+    if not tensors:
+        return
+    if torch.compiler.is_compiling():
+        _clip_groups(tensors, low, high)
+    elif not _clip_at_once(tensors, low, high):
+        _check(tensors)
+        _clip_groups(tensors, low, high)
+        torch.autograd.graph.increment_version([t for t in tensors if not t.is_inference()])
+
+
+def _clip_at_once(tensors, low, high):
+    """The common case, a list of plain CPU tensors, without a cost per tensor in Python. False: nothing was done."""
+    if _native.cpu is None or _dispatch.choose("clip", torch.device("cpu"))[0] != "cpp" or torch._C._len_torch_dispatch_stack():
+        return False
+    if not _native.cpu.clip_list(tensors, low, high):
+        return False
+    torch.autograd.graph.increment_version(tensors)
+    return True
+
+
+def _clip_groups(tensors, low, high):
+    groups = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.device, []).append(tensor)
+    for device, group in groups.items():
+        backend, _ = _dispatch.choose("clip", device)
+        if backend == "reference":
+            reference.clip_(group, low, high)
+        else:
+            with torch.no_grad():
+                _library.leaves(backend).clip_(group, low, high)
+
+
+def _interval(bound, low, high):
+    if low is None and high is None:
+        if bound is None:
+            raise TypeError("clip_: expected a bound, or low and high")
+        bound = _checks.number("bound", bound)
+        if bound < 0:
+            raise ValueError(f"bound is {bound}: expected ≥ 0; for two different ends pass low and high")
+        return -bound, bound
+    low = _checks.number("low", bound if low is None else low)
+    high = _checks.number("high", bound if high is None else high)
+    if low > high:
+        raise ValueError(f"low is {low}, high {high}: expected low ≤ high")
+    return low, high
+
+
+def _tensors(params):
+    if isinstance(params, list):
+        return params
+    if isinstance(params, torch.Tensor):
+        return [params]
+    if isinstance(params, nn.Module):
+        return list(params.parameters())
+    try:
+        return list(params)
+    except TypeError:
+        raise TypeError(
+            f"params: expected a Module, an iterable of tensors or a tensor, got {type(params).__name__}"
+        ) from None
+
+
+def _check(tensors):
+    for i, tensor in enumerate(tensors):
+        _checks.floating(f"params[{i}]", tensor)
+        if any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
+            raise RuntimeError(f"params[{i}]: elements share memory (an expanded tensor); clone it first")

@@ -1,0 +1,137 @@
+"""Gradient penalties under any critic: where to differentiate, and what is asked of the gradient.
+
+The double backward is PyTorch's own.
+"""
+
+import torch
+
+from . import _checks
+from .ops.interpolate import interpolate
+from .ops.norm_penalty import gradient_norm_penalty
+
+
+def gradient_penalty(critic, real, fake, *, eps=None, target=1.0, one_sided=False, generator=None):
+    """The penalty of WGAN-GP: the critic's gradient between real and fake samples should have norm ``target``.
+
+    ::
+
+        mean_i (‖∇critic(x̂_i)‖₂ − target)²,    x̂_i = ε_i·real_i + (1 − ε_i)·fake_i,    ε_i ~ U[0, 1)
+
+    Unweighted: give it to ``critic_loss(real_scores, fake_scores, penalty, weight=10.0)``. An ordinary ``.backward()`` of
+    the result reaches the critic's parameters; real and fake are detached. Under ``torch.no_grad()`` it is evaluated
+    without a graph.
+
+    Args:
+        critic: any callable from a tensor [B, …] to a tensor of scores of any shape. A layer that couples the samples of
+            a batch (BatchNorm) makes ∇critic(x̂_i) something else than the paper's: use LayerNorm or none.
+        real, fake: [B, …], the same shape and device.
+        eps: [B] or [B, 1, …]; None draws it, from ``generator`` if given.
+        target: the norm asked for, in scores per unit of x.
+        one_sided: leaves norms below the target alone.
+
+    Returns:
+        The penalty: [].
+
+    Raises:
+        TypeError: critic is not callable or does not return a tensor; real, fake or eps is not a floating-point tensor.
+        ValueError: shapes differ; eps is not one value per sample; target is negative or NaN.
+        RuntimeError: devices differ, or the scores do not depend on the critic's input.
+
+    Source: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", equation 3 and algorithm 1.
+    """
+    _checks.floating("real", real)
+    _checks.floating("fake", fake)
+    x_hat = interpolate(real.detach(), fake.detach(), eps, generator=generator)
+    return _penalty(critic, x_hat, target, one_sided)
+
+
+def r1_penalty(critic, real):
+    """The penalty R1: no gradient at real samples.
+
+    ::
+
+        ½·mean_i ‖∇critic(real_i)‖²
+
+    Args, errors and derivatives as in ``gradient_penalty``; the usual weight is γ = 1 to 10.
+
+    Source: Mescheder, Geiger, Nowozin 2018, "Which Training Methods for GANs do actually Converge?", equation 9.
+    """
+    return _zero_centred(critic, "real", real)
+
+
+def r2_penalty(critic, fake):
+    """The penalty R2: no gradient at generated samples.
+
+    ::
+
+        ½·mean_i ‖∇critic(fake_i)‖²
+
+    Args, errors and derivatives as in ``gradient_penalty``; fake is detached.
+
+    Source: Mescheder, Geiger, Nowozin 2018, equation 10.
+    """
+    return _zero_centred(critic, "fake", fake)
+
+
+def dragan_penalty(critic, real, *, noise=None, scale=0.5, target=1.0, one_sided=False, generator=None):
+    """The penalty of DRAGAN: a gradient of norm ``target`` around real samples.
+
+    ::
+
+        mean_i (‖∇critic(x̂_i)‖₂ − target)²,    x̂ = real + scale·std(real)·noise,    noise ~ U[0, 1)
+
+    Args:
+        critic, real, target, one_sided: as in ``gradient_penalty``.
+        noise: like real; None draws it, from ``generator`` if given.
+        scale: the reach of the noise, in standard deviations of the whole batch.
+
+    Raises: as ``gradient_penalty``; ValueError where noise has another shape than real or is given with a generator.
+
+    Source: Kodali et al. 2017, "On Convergence and Stability of GANs", algorithm 1, with the noise of their code.
+    """
+    _checks.floating("real", real)
+    _checks.batched("real", real)
+    _checks.generator(generator, real.device)
+    scale = _checks.number("scale", scale)
+    real = real.detach()
+    if noise is None:
+        noise = torch.rand(real.shape, dtype=real.dtype, device=real.device, generator=generator)
+    else:
+        _checks.floating("noise", noise)
+        _checks.same_shape("noise", noise, "real", real)
+        _checks.same_device("noise", noise, "real", real)
+        if generator is not None:
+            raise ValueError("generator: expected None where noise is given, since nothing is drawn")
+    return _penalty(critic, real + scale * real.std() * noise, target, one_sided)
+
+
+def _zero_centred(critic, name, samples):
+    _checks.floating(name, samples)
+    _checks.batched(name, samples)
+    return _penalty(critic, samples, target=0.0, one_sided=False) / 2
+
+
+def _penalty(critic, x, target, one_sided):
+    penalty = gradient_norm_penalty(_input_gradient(critic, x), target=target, one_sided=one_sided)
+    return penalty if torch.is_grad_enabled() else penalty.detach()
+
+
+def _input_gradient(critic, x):
+    """∇ₓ Σ critic(x): [B, …]; a part of the critic's graph wherever gradients are enabled."""
+    if not callable(critic):
+        raise TypeError(f"critic: expected a callable Tensor → Tensor, got {type(critic).__name__}")
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        scores = critic(x)
+        if not isinstance(scores, torch.Tensor):
+            raise TypeError(f"critic: expected it to return a tensor of scores, got {type(scores).__name__}")
+        grad = None
+        if scores.requires_grad:
+            (grad,) = torch.autograd.grad(scores.sum(), x, create_graph=create_graph, allow_unused=True)
+    if grad is None:
+        raise RuntimeError(
+            "critic: its scores do not depend on its input, so there is no gradient to penalise (is the input detached, "
+            "or the critic run under no_grad?)"
+        )
+    return grad

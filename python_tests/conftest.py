@@ -1,0 +1,27 @@
+"""Settings that hold for every test."""
+
+import os
+
+import torch
+
+if not torch.cuda.is_available():  # before Triton is imported: its kernels then run in the interpreter
+    os.environ["TRITON_INTERPRET"] = "1"
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("default", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def poisoned():
+    """Fills every fresh output with NaN, so that an element that a kernel leaves out is seen."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)

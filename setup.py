@@ -38,10 +38,12 @@ def extensions():
 
 
 build = choose_build()
-# A build in isolation asks twice: first for what it needs, when torch is not there yet.
-asking = build != "none" and not any(arg.startswith(("bdist_wheel", "build", "editable_wheel", "develop")) for arg in sys.argv[1:])
+# pip asks what the build needs before it builds: torch is not there yet, and nothing is compiled.
+compiling = build != "none" and not {"build_ext", "build", "bdist_wheel", "editable_wheel", "develop"}.isdisjoint(
+    sys.argv
+)
 setup(
-    setup_requires=["torch>=2.10", "ninja"] if asking else [],
+    setup_requires=["torch>=2.10", "ninja"] if build != "none" else [],
     options={"bdist_wheel": {"py_limited_api": "cp310"}} if build != "none" else {},
-    **(extensions() if build != "none" and not asking else {}),
+    **(extensions() if compiling else {}),
 )

@@ -47,7 +47,11 @@ def test_equals_reference(backend, device, dtype, bounds):
 
 @on_every_backend
 def test_mixed_dtypes_in_one_call(backend, device):
-    tensors = [t for dtype in (torch.float64, torch.bfloat16, torch.float32, torch.float16) for t in awkward_list(dtype, device)]
+    tensors = [
+        t
+        for dtype in (torch.float64, torch.bfloat16, torch.float32, torch.float16)
+        for t in awkward_list(dtype, device)
+    ]
     expected = copies(tensors)
     reference.clip_(expected, 0.2)
     with wk.use_backend(backend):
@@ -180,3 +184,17 @@ def test_functorch_tensors():
     x = torch.randn(3, 4)
     with wk.use_backend("reference"):
         assert torch.equal(torch.vmap(clipped)(x), x.clamp(-0.5, 0.5))
+
+
+def test_mixed_devices_are_grouped():
+    """meta stands in for a second device: it has shapes but no memory."""
+    tensors = [torch.full((3,), 2.0), torch.empty(4, device="meta"), torch.full((2,), -2.0)]
+    wk.clip_(tensors, 1.0)
+    assert tensors[0].tolist() == [1.0] * 3 and tensors[2].tolist() == [-1.0] * 2
+
+
+def test_a_backend_that_serves_one_device_only_writes_nothing():
+    tensors = [torch.full((3,), 2.0), torch.empty(4, device="meta")]
+    with wk.use_backend("cpp"), pytest.raises(RuntimeError, match="cannot run on meta"):
+        wk.clip_(tensors, 1.0)
+    assert tensors[0].tolist() == [2.0] * 3

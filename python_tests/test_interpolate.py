@@ -28,11 +28,15 @@ def test_gradient_equals_reference(backend, device, dtype, batch, poisoned):
 
     def gradients(function, dtype):
         inputs = [t.detach().to(dtype).requires_grad_() for t in (real, fake)]
-        return torch.autograd.grad(function(*inputs, eps.to(eps.dtype if dtype is not torch.float64 else dtype)), inputs, grad.to(dtype))
+        return torch.autograd.grad(
+            function(*inputs, eps.to(eps.dtype if dtype is not torch.float64 else dtype)), inputs, grad.to(dtype)
+        )
 
     with wk.use_backend(backend):
         actual = gradients(wk.interpolate, dtype)
-    for a, e, x in zip(actual, gradients(reference.interpolate, dtype), gradients(reference.interpolate, torch.float64), strict=True):
+    for a, e, x in zip(
+        actual, gradients(reference.interpolate, dtype), gradients(reference.interpolate, torch.float64), strict=True
+    ):
         assert_as_good(a, e, x)
 
 

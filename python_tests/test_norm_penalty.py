@@ -110,9 +110,7 @@ def test_nan_and_inf_stay_in_their_sample(backend, device, bad):
         with wk.use_backend(backend):
             penalty = wk.gradient_norm_penalty(grad, reduction="none")
             (g,) = torch.autograd.grad(penalty.sum(), grad)
-        torch.testing.assert_close(
-            penalty, reference.gradient_norm_penalty(grad, reduction="none"), equal_nan=True
-        )
+        torch.testing.assert_close(penalty, reference.gradient_norm_penalty(grad, reduction="none"), equal_nan=True)
         assert not penalty[1].isfinite() and penalty[0].isfinite() and penalty[2].isfinite()
         assert g[1].isnan().any() and g[0].isfinite().all() and g[2].isfinite().all()
 

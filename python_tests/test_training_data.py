@@ -31,7 +31,7 @@ def test_embedded_digits_are_the_ten_thousand():
     digits = data.embedded()
     assert digits.images.shape == (10_000, 1, 28, 28)
     assert digits.images.dtype == torch.uint8
-    # The histogram of MNIST's test labels; 33.3 is the known mean of its pixels × 255 (0.1325 on the test set).
+    # Both are known of MNIST's test set: the histogram of its labels and the mean of its pixels.
     assert digits.labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert digits.images.float().mean().item() / 255 == pytest.approx(0.1325, abs=1e-4)
 

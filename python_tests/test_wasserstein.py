@@ -36,7 +36,11 @@ def test_generator_loss_equals_reference(backend, device, dtype, batch, poisoned
 @in_every_dtype
 @on_every_batch
 def test_gradient_equals_reference(backend, device, dtype, batch, poisoned):
-    terms = [batch(dtype=dtype, device=device), batch(dtype=dtype, device=device)[1:], torch.rand(1, dtype=dtype, device=device)]
+    terms = [
+        batch(dtype=dtype, device=device),
+        batch(dtype=dtype, device=device)[1:],
+        torch.rand(1, dtype=dtype, device=device),
+    ]
 
     def gradients(loss, dtype):
         inputs = [t.detach().to(dtype).requires_grad_() for t in terms]

@@ -1,4 +1,4 @@
-"""Fused kernels for Wasserstein GANs on PyTorch. Needs torch alone; see ``backends()`` for what runs on this machine."""
+"""Fused kernels for Wasserstein GANs on PyTorch. Needs torch alone; ``backends()`` tells what runs on this machine."""
 
 from . import reference
 from ._dispatch import backends, use_backend

@@ -31,7 +31,9 @@ def same_device(name, tensor, other_name, other):
 
 def same_shape(name, tensor, other_name, other):
     if tensor.shape != other.shape:
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, {other_name} {tuple(other.shape)}: expected the same")
+        raise ValueError(
+            f"{name} has shape {tuple(tensor.shape)}, {other_name} {tuple(other.shape)}: expected the same"
+        )
 
 
 def per_sample(name, tensor, batch):

@@ -2,27 +2,25 @@
 
 import contextlib
 import contextvars
-import functools
 import importlib.util
 import os
 from typing import NamedTuple
 
 import torch
 
-from . import _library, _native
+from . import _native
 
-# The leaf whose presence says that a family is there.
-_LEAVES = {
-    "clip": "clip_",
-    "interpolate": "interpolate_fwd",
-    "norm_penalty": "norm_penalty_fwd",
-    "wasserstein": "wasserstein_fwd",
-}
-# What `auto` takes, best first. An explicit request may name any.
-_PREFERENCE = {"cpu": ("cpp", "reference"), "cuda": ("cuda", "triton", "reference")}
+_OPS = ("clip", "interpolate", "norm_penalty", "wasserstein")
+# What `auto` takes, best first, before the reference, which runs everywhere. An explicit request may name any.
+_PREFERENCE = {"cpu": ("cpp",), "cuda": ("cuda", "triton")}
 _BACKENDS = ("reference", "cpp", "cuda", "triton")
 
-_requested = contextvars.ContextVar("wgan_kernels_backend", default=os.environ.get("WGAN_KERNELS_BACKEND", "auto"))
+# What is there stays the same for as long as the process lives.
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+_OF_THE_PROCESS = os.environ.get("WGAN_KERNELS_BACKEND", "auto")
+_requested = contextvars.ContextVar("wgan_kernels_backend", default=_OF_THE_PROCESS)
 
 
 @contextlib.contextmanager
@@ -48,26 +46,22 @@ def use_backend(name):
 def choose(op, device):
     """(backend, reason) for an op's stem on a ``torch.device``.
 
-    All backends take the same dtypes, so the choice needs none. Under ``torch.compile`` it is made while compiling.
+    All backends take the same dtypes, so the choice needs none. Plain lookups only: ``torch.compile`` traces it.
     """
-    return _choose(op, device.type, _requested.get())
-
-
-@functools.lru_cache(maxsize=None)
-def _choose(op, device, requested):
+    requested, device = _requested.get(), device.type
     _check_name(requested, "WGAN_KERNELS_BACKEND")
     if requested != "auto":
-        why_not = _why_not(requested, op, device)
+        why_not = _why_not(requested, device)
         if why_not:
             raise RuntimeError(f"{op}: backend {requested!r} was asked for and cannot run on {device}: {why_not}")
         return requested, "asked for"
-    passed_over = []
-    for backend in _PREFERENCE.get(device, ("reference",)):
-        why_not = _why_not(backend, op, device)
+    reason = f"the default on {device}"
+    for backend in _PREFERENCE.get(device, ()):
+        why_not = _why_not(backend, device)
         if why_not is None:
-            return backend, "; ".join(passed_over) or f"the default on {device}"
-        passed_over.append(f"{backend}: {why_not}")
-    raise AssertionError("the reference runs everywhere")
+            return backend, reason
+        reason = f"{backend}: {why_not}"
+    return "reference", reason
 
 
 def _check_name(name, source):
@@ -75,8 +69,8 @@ def _check_name(name, source):
         raise ValueError(f"{source}: backend is {name!r}, expected one of {', '.join(map(repr, ('auto', *_BACKENDS)))}")
 
 
-def _why_not(backend, op, device):
-    """None where the backend can run the op on this kind of device, else the reason."""
+def _why_not(backend, device):
+    """None where the backend can run on this kind of device, else the reason. Every backend has every op."""
     if backend == "reference":
         return None
     if backend == "triton":
@@ -84,17 +78,15 @@ def _why_not(backend, op, device):
     key = {"cpp": "cpu", "cuda": "cuda"}[backend]
     if device != key:
         return f"its kernels run on {key}"
-    if _library.has_compiled(_LEAVES[op], key.upper()):
-        return None
-    return _native.why_not_cpu if backend == "cpp" else "this version has no CUDA C++ kernels yet"
+    return _native.why_not[key]
 
 
 def _why_not_triton(device):
-    if importlib.util.find_spec("triton") is None:
+    if not _HAS_TRITON:
         return "Triton is not installed"
     if device == "cuda":
         return None
-    if device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1":
+    if device == "cpu" and _INTERPRETED:
         return None
     return "its kernels run on cuda, and on cpu only in Triton's interpreter (TRITON_INTERPRET=1)"
 
@@ -114,7 +106,9 @@ class Backends(dict):
         lines = [f"{'op':<13} {'device':<7} {'chosen':<10} available"]
         for (op, device), row in self.items():
             lines.append(f"{op:<13} {device:<7} {row.chosen:<10} {', '.join(row.available)}")
-        reasons = {f"{name} on {device}: {why}" for (_, device), row in self.items() for name, why in row.why_not.items()}
+        reasons = {
+            f"{name} on {device}: {why}" for (_, device), row in self.items() for name, why in row.why_not.items()
+        }
         return "\n".join([*lines, "", "not available:", *(f"  {reason}" for reason in sorted(reasons))])
 
     __repr__ = __str__
@@ -125,12 +119,12 @@ def backends():
 
     Returns:
         A dict from ``(op, device)``, ``device`` being ``"cpu"`` or ``"cuda"``, to a named tuple of the backend that
-        ``auto`` or the current request takes, all that can run, and the reason for each that cannot. It prints as a table.
+        ``auto`` or the current request takes, all that can run, and the reason for each that cannot. Prints as a table.
     """
     table = Backends()
-    for op in _LEAVES:
+    for op in _OPS:
         for device in _PREFERENCE:
-            why_not = {name: why for name in _BACKENDS if (why := _why_not(name, op, device))}
+            why_not = {name: why for name in _BACKENDS if (why := _why_not(name, device))}
             if device == "cuda" and not torch.cuda.is_available():
                 why_not = dict.fromkeys(_BACKENDS, "no CUDA device is present")
             try:

@@ -26,7 +26,7 @@ def define(schema, *, fake, stem, rule=None):
         schema: as torch writes it, without a namespace.
         fake: (arguments) → outputs without data, for tracing.
         stem: the file in ``_triton/`` that holds a launcher of the operator's name.
-        rule: (namespace) → (setup_context, backward), the derivative in terms of sibling leaves; None: not differentiable.
+        rule: (namespace) → (setup_context, backward), the derivative in terms of sibling leaves; None: there is none.
     """
     name = schema.partition("(")[0]
     for namespace, library in _libraries.items():
@@ -34,17 +34,10 @@ def define(schema, *, fake, stem, rule=None):
         torch.library.register_fake(f"{namespace}::{name}", fake, lib=library)
         if rule is not None:
             setup_context, backward = rule(getattr(torch.ops, namespace))
-            torch.library.register_autograd(
-                f"{namespace}::{name}", backward, setup_context=setup_context, lib=library
-            )
+            torch.library.register_autograd(f"{namespace}::{name}", backward, setup_context=setup_context, lib=library)
 
     def launch(*args):
         return getattr(importlib.import_module(f"wgan_kernels._triton.{stem}"), name)(*args)
 
     for key in ("CUDA", "CPU"):  # CPU: Triton's interpreter
         _libraries[_TRITON].impl(name, launch, key)
-
-
-def has_compiled(name, key):
-    """Whether a shared object registered the operator for a dispatch key."""
-    return torch._C._dispatch_has_kernel_for_dispatch_key(f"{_COMPILED}::{name}", key)

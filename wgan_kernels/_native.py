@@ -17,4 +17,7 @@ def _load(name):
         return None, f"the compiled part wgan_kernels.{name} does not load here: {error}"
 
 
-cpu, why_not_cpu = _load("_cpu")
+cpu, _why_not_cpu = _load("_cpu")
+
+# By device: why there are no compiled kernels, or None where there are.
+why_not = {"cpu": _why_not_cpu, "cuda": "this version has no CUDA C++ kernels yet"}

@@ -17,13 +17,13 @@ def gradient_penalty(critic, real, fake, *, eps=None, target=1.0, one_sided=Fals
 
         mean_i (‖∇critic(x̂_i)‖₂ − target)²,    x̂_i = ε_i·real_i + (1 − ε_i)·fake_i,    ε_i ~ U[0, 1)
 
-    Unweighted: give it to ``critic_loss(real_scores, fake_scores, penalty, weight=10.0)``. An ordinary ``.backward()`` of
-    the result reaches the critic's parameters; real and fake are detached. Under ``torch.no_grad()`` it is evaluated
-    without a graph.
+    Unweighted: give it to ``critic_loss(real_scores, fake_scores, penalty, weight=10.0)``. An ordinary ``.backward()``
+    of the result reaches the critic's parameters; real and fake are detached. Under ``torch.no_grad()`` it is
+    evaluated without a graph.
 
     Args:
-        critic: any callable from a tensor [B, …] to a tensor of scores of any shape. A layer that couples the samples of
-            a batch (BatchNorm) makes ∇critic(x̂_i) something else than the paper's: use LayerNorm or none.
+        critic: any callable from a tensor [B, …] to a tensor of scores of any shape. A layer that couples the samples
+            of a batch (BatchNorm) makes ∇critic(x̂_i) something else than the paper's: use LayerNorm or none.
         real, fake: [B, …], the same shape and device.
         eps: [B] or [B, 1, …]; None draws it, from ``generator`` if given.
         target: the norm asked for, in scores per unit of x.
@@ -131,7 +131,7 @@ def _input_gradient(critic, x):
             (grad,) = torch.autograd.grad(scores.sum(), x, create_graph=create_graph, allow_unused=True)
     if grad is None:
         raise RuntimeError(
-            "critic: its scores do not depend on its input, so there is no gradient to penalise (is the input detached, "
-            "or the critic run under no_grad?)"
+            "critic: its scores do not depend on its input, so there is no gradient to penalise "
+            "(is the input detached, or the critic run under no_grad?)"
         )
     return grad

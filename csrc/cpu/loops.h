@@ -6,7 +6,8 @@
 #include <algorithm>
 #include <cstdint>
 
-// One copy of a loop per instruction set, chosen when the library is loaded: x86-64-v4 is AVX-512, v3 is AVX2 with F16C.
+// One copy of a loop per instruction set, chosen when the library is loaded: x86-64-v4 is AVX-512, v3 is AVX2 with
+// F16C.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define WGAN_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else

@@ -15,7 +15,8 @@ bool is_plain_tensor(PyObject* object) {
   static PyObject* const kinds = [] {
     PyObject* torch = PyImport_ImportModule("torch");
     PyObject* nn = PyImport_ImportModule("torch.nn");
-    PyObject* pair = Py_BuildValue("(NN)", PyObject_GetAttrString(torch, "Tensor"), PyObject_GetAttrString(nn, "Parameter"));
+    PyObject* pair =
+        Py_BuildValue("(NN)", PyObject_GetAttrString(torch, "Tensor"), PyObject_GetAttrString(nn, "Parameter"));
     Py_XDECREF(torch);
     Py_XDECREF(nn);
     return pair;

@@ -30,7 +30,8 @@ std::tuple<Tensor, Tensor> norm_penalty_fwd(const Tensor& grad, double target, b
     using C = compute_t<T>;
     C* n = mutable_data<C>(norm);
     T* p = mutable_data<T>(penalty);
-    sum_rows<Square>(data<T>(grad), rows, width, [=](int64_t row, double sum) { n[row] = static_cast<C>(std::sqrt(sum)); });
+    sum_rows<Square>(data<T>(grad), rows, width,
+                     [=](int64_t row, double sum) { n[row] = static_cast<C>(std::sqrt(sum)); });
     double total = 0;
     for (int64_t i = 0; i < rows; ++i) {
       const C value = math::norm_penalty(n[i], static_cast<C>(target), one_sided);

@@ -1,5 +1,5 @@
-// Deterministic sums: fixed chunks, each summed in fixed lanes, the chunks then added in order and in double. The result
-// does not depend on the number of threads.
+// Deterministic sums: fixed chunks, each summed in fixed lanes, the chunks then added in order and in double. The
+// result does not depend on the number of threads.
 #pragma once
 
 #include <vector>

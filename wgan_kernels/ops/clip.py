@@ -7,7 +7,9 @@ from torch import nn
 
 from .. import _checks, _dispatch, _library, _native, reference
 
-_library.define("clip_(Tensor(a!)[] params, float low, float high) -> ()", fake=lambda params, low, high: None, stem="clip")
+_library.define(
+    "clip_(Tensor(a!)[] params, float low, float high) -> ()", fake=lambda params, low, high: None, stem="clip"
+)
 
 
 @overload
@@ -21,8 +23,8 @@ def clip_(params, bound=None, high=None, *, low=None):
 
         w ← min(max(w, low), high)    for every element w of every tensor
 
-    Replaces ``for p in critic.parameters(): p.data.clamp_(-c, c)``. It pays from two tensors on: all tensors of a device
-    and dtype are clamped by one launch, in one pass over memory.
+    Replaces ``for p in critic.parameters(): p.data.clamp_(-c, c)``. It pays from two tensors on: all tensors of a
+    device and dtype are clamped by one launch, in one pass over memory.
 
     Not recorded by autograd; the tensors' version counters advance, so that a backward pass through values that were
     clamped away raises instead of being wrong.
@@ -57,9 +59,10 @@ def clip_(params, bound=None, high=None, *, low=None):
 
 def _clip_at_once(tensors, low, high):
     """The common case, a list of plain CPU tensors, without a cost per tensor in Python. False: nothing was done."""
-    if _native.cpu is None or _dispatch.choose("clip", torch.device("cpu"))[0] != "cpp" or torch._C._len_torch_dispatch_stack():
+    first = tensors[0]
+    if not isinstance(first, torch.Tensor) or _dispatch.choose("clip", first.device)[0] != "cpp":
         return False
-    if not _native.cpu.clip_list(tensors, low, high):
+    if torch._C._len_torch_dispatch_stack() or not _native.cpu.clip_list(tensors, low, high):
         return False
     torch.autograd.graph.increment_version(tensors)
     return True
@@ -69,8 +72,8 @@ def _clip_groups(tensors, low, high):
     groups = {}
     for tensor in tensors:
         groups.setdefault(tensor.device, []).append(tensor)
-    for device, group in groups.items():
-        backend, _ = _dispatch.choose("clip", device)
+    backends = [_dispatch.choose("clip", device)[0] for device in groups]
+    for backend, group in zip(backends, groups.values(), strict=True):
         if backend == "reference":
             reference.clip_(group, low, high)
         else:

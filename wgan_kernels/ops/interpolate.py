@@ -77,8 +77,8 @@ def interpolate(real, fake, eps=None, *, generator=None):
 
         x̂_i = ε_i·real_i + (1 − ε_i)·fake_i,    ε_i ~ U[0, 1)
 
-    One pass over memory instead of three. Differentiable to any order in real, fake and eps; the result is a new tensor,
-    in the memory format of ``real``.
+    One pass over memory. Differentiable to any order in real, fake and eps; the result is a new tensor, in the memory
+    format of ``real``.
 
     Args:
         real, fake: [B, …], the same shape and device. Where their dtypes differ (a fake from autocast), the result has

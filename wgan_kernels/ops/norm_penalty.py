@@ -20,7 +20,7 @@ def _fwd_rule(leaves):
 
 
 def _bwd_rule(leaves):
-    """The backward is s·c(n)·g with n = ‖g‖, c(n) = 2·(1 − target/n) and s = penalty_grad (/B for a mean). For a tangent t:
+    """The backward is s·c(n)·g with n = ‖g‖, c = 2·(1 − target/n), s = penalty_grad (/B for a mean). For a tangent t:
 
     d/ds = c·⟨t, g⟩,    d/dg = s·(c·t + c′/n·⟨t, g⟩·g),    c′ = 2·target/n².
 
@@ -78,8 +78,8 @@ def gradient_norm_penalty(grad, *, target=1.0, one_sided=False, reduction="mean"
         p_i = (‖grad_i‖₂ − target)²            or, one-sided,  max(0, ‖grad_i‖₂ − target)²
         ∂p_i/∂grad_i = 2·(1 − target/‖grad_i‖₂)·grad_i,    0 where ‖grad_i‖₂ = 0
 
-    One pass over memory forward and one backward, where eager PyTorch takes four and six. Derivatives of first and second
-    order by kernels and plain PyTorch, further ones by plain PyTorch. The result is a new tensor; ``grad`` is saved.
+    One pass over memory forward and one backward. Differentiable to any order, by kernels to the first and by plain
+    PyTorch beyond. The result is a new tensor; ``grad`` is saved, so it may not be changed in place before the backward.
 
     Args:
         grad: [B, …], for instance of ``torch.autograd.grad(scores.sum(), x, create_graph=True)``.

@@ -8,9 +8,7 @@ from ._clip_after_step import ClipAfterStep
 class RMSprop(ClipAfterStep, torch.optim.RMSprop):
     """v ← α·v + (1 − α)·g²;  w ← clip(w − lr·g / (√v + eps), −clip, clip)."""
 
-    def __init__(
-        self, params, lr=5e-5, alpha=0.99, eps=1e-8, momentum=0, centered=False, weight_decay=0, *, clip=None
-    ):
+    def __init__(self, params, lr=5e-5, alpha=0.99, eps=1e-8, momentum=0, centered=False, weight_decay=0, *, clip=None):
         super().__init__(
             params,
             lr=lr,

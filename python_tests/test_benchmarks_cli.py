@@ -1,0 +1,255 @@
+"""The benchmark command as a user meets it. Whether anything is fast is never asserted here."""
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+pytest.importorskip("tyro")
+pytest.importorskip("rich")
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture
+def cli(monkeypatch):
+    """``main``, in this process."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.__main__ import main
+
+    return main
+
+
+def spread_is_ordered(spread):
+    return 0 < spread["q1"] <= spread["median"] <= spread["q3"]
+
+
+def test_list_names_every_case_and_baseline(cli, capsys):
+    assert cli(["list"]) == 0
+    out = capsys.readouterr().out
+    for word in (
+        "clip/1000x4",
+        "interpolate/64x3x64x64/drawn",
+        "norm_penalty/",
+        "wasserstein/",
+        "gradient_penalty/conv",
+    ):
+        assert word in out
+    for peer in ("loop", "foreach", "eager", "compile"):
+        assert f"  {peer} " in out
+
+
+def test_run_writes_a_whole_record(cli, capsys, tmp_path):
+    path, picture = tmp_path / "deep" / "a.json", tmp_path / "a.png"
+    command = ["run", "clip/10x64", "wasserstein/64x1", "--repeat", "5", "--json", str(path), "--plot", str(picture)]
+    assert cli(command) == 0
+    record = json.loads(path.read_text())
+    assert record["schema"] == 1 and record["complete"] is True and record["rounds"] == 5
+    assert record["command"] == "python -m benchmarks run clip/10x64 wasserstein/64x1 --repeat 5"
+    machine = record["machine"]
+    assert machine["kind"] == "cpu" and machine["dtype"] == "float32" and machine["threads"] >= 1
+    assert {"device", "cores", "torch", "triton", "python", "compiler", "commit", "date", "load_average"} <= set(
+        machine
+    )
+    assert set(record["copy"]) == {"in_cache", "out_of_cache"}
+    clip, wasserstein = record["results"]
+    assert (clip["case"], wasserstein["case"]) == ("clip/10x64", "wasserstein/64x1")
+    assert [row["contender"] for row in clip["rows"]] == ["wgan_kernels", "loop", "foreach", "copy"]
+    assert [row["role"] for row in clip["rows"]] == ["ours", "baseline", "baseline", "floor"]
+    assert clip["bytes"] == 2 * 10 * 64 * 4 and clip["mode"]
+    for row in (*clip["rows"], *wasserstein["rows"]):
+        assert len(row["samples_s"]) == 5 and row["calls_per_sample"] >= 1
+        assert spread_is_ordered(row["seconds"]) and spread_is_ordered(row["times_ours"])
+        assert spread_is_ordered(row["share_of_copy"]) and row["gb_per_s"] > 0
+    assert clip["rows"][0]["times_ours"] == {"median": 1, "q1": 1, "q3": 1}
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.json"]
+    out = capsys.readouterr().out
+    assert "foreach" in out and "GB/s" in out and "\x1b" not in out
+
+
+def test_peers_and_backends_choose_who_takes_part(cli, tmp_path):
+    path = tmp_path / "a.json"
+    words = [
+        "run",
+        "clip/10x64",
+        "--repeat",
+        "3",
+        "--peers",
+        "loop",
+        "--backend",
+        "reference",
+        "cuda",
+        "--json",
+        str(path),
+    ]
+    assert cli(words) == 0
+    (result,) = json.loads(path.read_text())["results"]
+    assert [row["contender"] for row in result["rows"]] == ["wgan_kernels", "wgan_kernels [reference]", "loop", "copy"]
+    (skipped,) = result["skipped"]
+    assert skipped["contender"] == "wgan_kernels [cuda]" and skipped["reason"]
+
+
+def forgets_to_clip(params, bound):
+    """Wrong in value."""
+
+
+def raises(params, bound):
+    raise RuntimeError("no such kernel")
+
+
+@pytest.mark.parametrize(("broken", "said"), [(forgets_to_clip, "away from the reference"), (raises, "no such kernel")])
+def test_a_wrong_contender_goes_untimed_and_fails_the_run(cli, capsys, monkeypatch, tmp_path, broken, said):
+    monkeypatch.setattr("wgan_kernels.clip_", broken)
+    path = tmp_path / "a.json"
+    assert cli(["run", "clip/10x64", "--repeat", "3", "--json", str(path), "--plot", str(tmp_path / "a.png")]) == 1
+    (result,) = json.loads(path.read_text())["results"]
+    assert result["status"] == "red" and result["rows"] == [] and said in result["faults"][0]["fault"]
+    out = capsys.readouterr().out
+    table = out[out.index("contender") :]
+    assert "WRONG" in table and not any(unit in table for unit in (" µs", " ms", " s ["))
+
+
+def test_the_gate_sees_nan_shape_dtype_and_a_shared_eps(cli):
+    import torch
+
+    from benchmarks import gate
+    from benchmarks.cases import find
+
+    (case,) = find(["interpolate/64x1x28x28/given"])
+    inputs = case.make(torch.device("cpu"), torch.float32)
+    right = case.reference
+    assert gate.fault(case, right, inputs) is None
+    assert gate.fault(case, lambda *args: right(*args).index_fill(0, torch.tensor([63]), float("nan")), inputs)
+    assert "shape" in gate.fault(case, lambda *args: right(*args)[:1], inputs)
+    assert "float64" in gate.fault(case, lambda *args: right(*args).double(), inputs)
+
+    (case,) = find(["interpolate/64x1x28x28/drawn"])
+    assert gate.fault(case, lambda real, fake: real.lerp(fake, torch.rand(64, 1, 1, 1)), inputs[:2]) is None
+    with pytest.raises(ValueError, match="same ε"):
+        gate.fault(case, lambda real, fake: real.lerp(fake, 0.3), inputs[:2])
+
+
+def as_at_a_terminal():
+    """A shell that starts pytest in the background hands down an ignored SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_ctrl_c_keeps_what_was_done(tmp_path):
+    path = tmp_path / "a.json"
+    command = [sys.executable, "-m", "benchmarks", "run", "clip/10x64", "clip/100x64", "--repeat", "3", "--json", path]
+    # The second case sleeps, so that the signal finds it at work.
+    slow = "import sys, time, runpy; import benchmarks.cases.clip as c; made = c.CASES[2].make\n"
+    slow += "object.__setattr__(c.CASES[2], 'make', lambda *a: time.sleep(60) or made(*a))\n"
+    slow += "runpy.run_module('benchmarks', run_name='__main__', alter_sys=True)"
+    command = [sys.executable, "-c", slow, *command[3:]]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=as_at_a_terminal
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (path.exists() and json.loads(path.read_text())["results"]):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    record = json.loads(path.read_text())
+    assert process.returncode == 130 and "Traceback" not in err and "interrupted" in err
+    assert record["complete"] is False
+    assert [result["case"] for result in record["results"]] == ["clip/10x64"] and "clip/10x64" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "clop"], "unknown case 'clop'; known: clip/1000x4"),
+        (["run", "clip*", "interpolate/7*"], "unknown case 'interpolate/7*'"),
+        (["run", "clip", "--peers", "loup"], "unknown baseline 'loup'; known: loop"),
+        (["run", "clip", "--backend", "fortran"], "fortran"),
+        (["run", "clip", "--repeat", "1"], "at least 3"),
+        (["run", "clip", "--threads", "0"], "at least 1"),
+        (["compare", "nowhere.json", "nowhere.json"], "cannot read nowhere.json"),
+        (["compare", str(ROOT / "pyproject.toml"), "nowhere.json"], "is not JSON"),
+    ],
+)
+def test_a_mistake_is_one_line(cli, capsys, words, said):
+    assert cli(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert captured.err.startswith("error: ") and said in captured.err
+
+
+def test_globs_and_ops_find_cases(cli):
+    from benchmarks.cases import CASES, find
+
+    assert find([]) == list(CASES)
+    assert {case.op for case in find(["clip", "*/64x1x28x28/given"])} == {"clip", "interpolate"}
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+def test_a_bare_json_names_the_file_by_device_and_date(cli, monkeypatch, tmp_path):
+    monkeypatch.setattr("benchmarks.records.RESULTS", tmp_path)
+    assert cli(["run", "wasserstein/64x1", "--json", "--repeat", "3"]) == 0
+    (path,) = tmp_path.iterdir()
+    assert path.suffix == ".json" and json.loads(path.read_text())["machine"]["date"][:10] in path.name
+
+
+def record_of(**seconds):
+    """A record as far as ``compare`` reads it: contender=(q1, median, q3)."""
+    machine = dict.fromkeys(("device", "threads", "dtype", "torch", "triton", "python", "compiler"), "x")
+    rows = [
+        {"contender": name, "seconds": dict(zip(("q1", "median", "q3"), values, strict=True))}
+        for name, values in seconds.items()
+    ]
+    return {"schema": 1, "complete": True, "machine": machine, "results": [{"case": "clip/1x1", "rows": rows}]}
+
+
+def compare(cli, tmp_path, a, b):
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path, record in zip(paths, (a, b), strict=True):
+        path.write_text(json.dumps(record))
+    return cli(["compare", *map(str, paths)])
+
+
+def test_compare_judges_by_the_spreads(cli, capsys, tmp_path):
+    before = record_of(quick=(10, 11, 12), slow=(10, 11, 12), calm=(100, 101, 102), noisy=(5, 10, 20), gone=(1, 1, 1))
+    after = record_of(quick=(5, 6, 7), slow=(14, 15, 16), calm=(101, 102, 103), noisy=(6, 11, 19), new=(1, 1, 1))
+    assert compare(cli, tmp_path, before, after) == 0
+    said = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if "clip/1x1" in line}
+    for contender, word in {
+        "quick": "faster",
+        "slow": "slower",
+        "calm": "same",
+        "noisy": "unclear",
+        "gone": "only in A",
+        "new": "only in B",
+    }.items():
+        assert said[contender].rstrip().endswith(word)
+
+
+@pytest.mark.parametrize("key", ["device", "threads", "dtype"])
+def test_compare_refuses_what_differs_in_more_than_code(cli, capsys, tmp_path, key):
+    a = record_of(ours=(1, 1, 1))
+    b = copy.deepcopy(a)
+    b["machine"][key] = "y"
+    assert compare(cli, tmp_path, a, b) == 2
+    assert f"not comparable: {key}" in capsys.readouterr().err
+
+
+def test_compare_notes_other_versions_and_half_records(cli, capsys, tmp_path):
+    a = record_of(ours=(1, 1, 1))
+    b = copy.deepcopy(a) | {"complete": False}
+    b["machine"]["torch"] = "y"
+    assert compare(cli, tmp_path, a, b) == 0
+    err = capsys.readouterr().err
+    assert "torch is x in A and y in B" in err and "B was interrupted" in err

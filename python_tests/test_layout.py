@@ -1,0 +1,133 @@
+"""The house rules, as checks: families are whole, rooms import only whom they may, files stay small."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "wgan_kernels"
+STEMS = sorted(path.stem for path in (PACKAGE / "ops").glob("*.py") if path.stem != "__init__")
+
+# One op, one stem: where each op has to have a file of its name.
+ROOMS = [
+    "csrc/math/{}.h",
+    "csrc/cpu/{}.cpp",
+    "wgan_kernels/reference/{}.py",
+    "wgan_kernels/ops/{}.py",
+    "wgan_kernels/_triton/{}.py",
+    "benchmarks/cases/{}.py",
+    "python_tests/test_{}.py",
+]
+
+# Room → what of the package it may import. A room that is not named may not be imported.
+MAY_IMPORT = {
+    "reference": set(),
+    "_native": set(),
+    "_checks": set(),
+    "_layout": set(),
+    "_library": set(),
+    "_dispatch": {"_native"},
+    "_triton": {"_layout"},
+    "ops": {"_checks", "_dispatch", "_layout", "_library", "_native", "reference"},
+    "penalty": {"_checks", "ops"},
+    "__init__": {"reference", "_dispatch", "ops", "penalty"},
+}
+
+
+def room_of(path):
+    part = path.relative_to(PACKAGE).parts[0]
+    return part.removesuffix(".py")
+
+
+def imports(path):
+    """(top-level modules from outside, rooms of the package) that a file imports, anywhere in it."""
+    outside, rooms = set(), set()
+    package = path.relative_to(ROOT).with_suffix("").parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level]) if node.level else ""
+            base = ".".join(filter(None, [base, node.module]))
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        for name in names:
+            top, *rest = name.split(".")
+            if top == "wgan_kernels":
+                rooms.add(rest[0] if rest else "__init__")
+            else:
+                outside.add(top)
+    return outside, rooms
+
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+CORE = [path for path in SOURCES if room_of(path) != "training"]
+
+
+def test_the_families_are_known():
+    assert STEMS == ["clip", "interpolate", "norm_penalty", "wasserstein"]
+
+
+@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_family_is_whole(room, stem):
+    assert (ROOT / room.format(stem)).is_file()
+
+
+def test_no_room_has_a_kernel_without_an_op():
+    for room in ("csrc/math", "csrc/cpu"):
+        shared = {"host_device", "loops", "sum", "module"}
+        assert {path.stem for path in (ROOT / room).iterdir()} - shared == set(STEMS)
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_rooms_import_only_whom_they_may(path):
+    room = room_of(path)
+    outside, rooms = imports(path)
+    assert rooms - {room, "__init__"} <= MAY_IMPORT[room], f"{room} imports {rooms}"
+    import sys
+
+    allowed = {"torch"} | ({"triton"} if room == "_triton" else set())
+    assert outside - set(sys.stdlib_module_names) <= allowed
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*PACKAGE.glob("training/**/*.py"), *ROOT.glob("examples/*.py")],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_training_uses_the_public_api_alone(path):
+    _, rooms = imports(path)
+    assert rooms <= {"training", "__init__", "reference"}
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_imports_training(path):
+    assert "training" not in imports(path)[1]
+
+
+def test_formulas_know_no_tensors():
+    for path in (ROOT / "csrc/math").glob("*.h"):
+        assert "torch" not in path.read_text(), path
+
+
+def test_files_fit_in_the_head():
+    files = [
+        *SOURCES,
+        *(ROOT / "benchmarks").rglob("*.py"),
+        *(ROOT / "examples").glob("*.py"),
+        *(ROOT / "csrc").rglob("*.*"),
+    ]
+    long = {path.name: lines for path in files if (lines := path.read_text().count("\n")) > 300}
+    assert not long
+    assert not [path for path in files if path.stem in ("utils", "util", "helpers", "misc")]
+    assert (ROOT / "setup.py").read_text().count("\n") < 100
+
+
+def test_the_checker_sees_imports():
+    """The test of these tests: relative, absolute and lazy imports are all found."""
+    _, rooms = imports(PACKAGE / "penalty.py")
+    assert {"_checks", "ops"} <= rooms
+    outside, _ = imports(PACKAGE / "_dispatch.py")
+    assert "torch" in outside

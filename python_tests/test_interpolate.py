@@ -51,13 +51,13 @@ def test_gradients(backend, device):
 
 @on_every_backend
 def test_opcheck(backend, device):
-    leaves = _library.leaves(backend)
+    operators = _library.operators(backend)
     for batch in (torch.randn(3, 5), torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)):
         for requires_grad in (False, True):
             real, fake, grad = (batch.clone().to(device).requires_grad_(requires_grad) for _ in range(3))
             eps = torch.rand(len(batch), device=device)
-            torch.library.opcheck(leaves.interpolate_fwd, (real, fake, eps))
-            torch.library.opcheck(leaves.interpolate_bwd, (grad, eps))
+            torch.library.opcheck(operators.interpolate_fwd, (real, fake, eps))
+            torch.library.opcheck(operators.interpolate_bwd, (grad, eps))
 
 
 @on_every_backend

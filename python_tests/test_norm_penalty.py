@@ -72,15 +72,15 @@ def test_third_derivative(backend, device):
 
 @on_every_backend
 def test_opcheck(backend, device):
-    leaves = _library.leaves(backend)
+    operators = _library.operators(backend)
     for shape in ((3, 5), (2, 3, 4, 4)):
         for requires_grad in (False, True):
             for reduction in (0, 1):
                 grad = torch.randn(shape, device=device, requires_grad=requires_grad)
-                torch.library.opcheck(leaves.norm_penalty_fwd, (grad, 1.0, False, reduction))
+                torch.library.opcheck(operators.norm_penalty_fwd, (grad, 1.0, False, reduction))
                 norm = grad.detach().flatten(1).norm(dim=1)
                 above = torch.rand(() if reduction else shape[0], device=device, requires_grad=requires_grad)
-                torch.library.opcheck(leaves.norm_penalty_bwd, (above, grad, norm, 1.0, False, reduction))
+                torch.library.opcheck(operators.norm_penalty_bwd, (above, grad, norm, 1.0, False, reduction))
 
 
 @on_every_backend

@@ -67,13 +67,13 @@ def test_gradients(backend, device):
 
 @on_every_backend
 def test_opcheck(backend, device):
-    leaves = _library.leaves(backend)
+    operators = _library.operators(backend)
     for requires_grad in (False, True):
         real, fake = (torch.randn(3, 1, device=device, requires_grad=requires_grad) for _ in range(2))
         penalty = torch.rand((), device=device, requires_grad=requires_grad)
-        torch.library.opcheck(leaves.wasserstein_fwd, (real, fake, penalty, 10.0))
-        torch.library.opcheck(leaves.wasserstein_fwd, (real, None, None, 0.0))
-        torch.library.opcheck(leaves.wasserstein_bwd, (penalty, 3, 5, 10.0))
+        torch.library.opcheck(operators.wasserstein_fwd, (real, fake, penalty, 10.0))
+        torch.library.opcheck(operators.wasserstein_fwd, (real, None, None, 0.0))
+        torch.library.opcheck(operators.wasserstein_bwd, (penalty, 3, 5, 10.0))
 
 
 @on_every_backend

@@ -6,16 +6,23 @@ The operators exist without the compiled part and without Triton; what is missin
 """
 
 import importlib
+import types
 
 import torch
 
 _COMPILED = "wgan_kernels"
 _TRITON = "wgan_kernels_triton"
 _libraries = {namespace: torch.library.Library(namespace, "DEF") for namespace in (_COMPILED, _TRITON)}
+_leaves = {namespace: types.SimpleNamespace() for namespace in _libraries}
 
 
 def leaves(backend):
-    """The namespace whose operators are this backend's leaves."""
+    """This backend's leaves: a namespace of differentiable functions, one for each operator, of its name."""
+    return _leaves[_TRITON if backend == "triton" else _COMPILED]
+
+
+def operators(backend):
+    """The operators behind the leaves."""
     return getattr(torch.ops, _TRITON if backend == "triton" else _COMPILED)
 
 
@@ -26,18 +33,50 @@ def define(schema, *, fake, stem, rule=None):
         schema: as torch writes it, without a namespace.
         fake: (arguments) → outputs without data, for tracing.
         stem: the file in ``_triton/`` that holds a launcher of the operator's name.
-        rule: (namespace) → (setup_context, backward), the derivative in terms of sibling leaves; None: there is none.
+        rule: (leaves) → (setup_context, backward), the derivative in terms of sibling leaves; None: there is none.
     """
     name = schema.partition("(")[0]
     for namespace, library in _libraries.items():
         library.define(schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides))
         torch.library.register_fake(f"{namespace}::{name}", fake, lib=library)
+        operator = getattr(getattr(torch.ops, namespace), name).default
+        leaf = operator
         if rule is not None:
-            setup_context, backward = rule(getattr(torch.ops, namespace))
+            setup_context, backward = rule(_leaves[namespace])
             torch.library.register_autograd(f"{namespace}::{name}", backward, setup_context=setup_context, lib=library)
+            leaf = _differentiable(name, operator, setup_context, backward)
+        setattr(_leaves[namespace], name, leaf)
 
     def launch(*args):
         return getattr(importlib.import_module(f"wgan_kernels._triton.{stem}"), name)(*args)
 
     for key in ("CUDA", "CPU"):  # CPU: Triton's interpreter
         _libraries[_TRITON].impl(name, launch, key)
+
+
+def _differentiable(name, operator, setup_context, backward):
+    """The operator by the shorter way in eager mode.
+
+    The rule registered with the operator serves torch.compile, torch.func and direct calls. Reached through the
+    dispatcher it costs about 25 µs more, forward and backward, than the same rule in an autograd.Function: more than a
+    small kernel.
+    """
+
+    def below_autograd(*args):
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*args)
+
+    def forward(ctx, *args):
+        output = below_autograd(*args)
+        setup_context(ctx, args, output)
+        return output
+
+    members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    apply = type(name, (torch.autograd.Function,), members).apply
+
+    def leaf(*args):
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return operator(*args)
+        return apply(*args) if torch.is_grad_enabled() else below_autograd(*args)
+
+    return leaf

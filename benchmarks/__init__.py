@@ -1,0 +1,1 @@
+"""Benchmarks that anyone can regenerate and believe: ``python -m benchmarks --help``."""

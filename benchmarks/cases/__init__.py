@@ -1,0 +1,23 @@
+"""All the cases, one file per op under the op's own stem."""
+
+from fnmatch import fnmatchcase
+
+from . import clip, gradient_penalty, interpolate, norm_penalty, wasserstein
+
+CASES = (*clip.CASES, *interpolate.CASES, *norm_penalty.CASES, *wasserstein.CASES, *gradient_penalty.CASES)
+
+
+def find(patterns):
+    """The cases that any of ``patterns`` names: an op, a full name, or a glob over full names; all without patterns.
+
+    Raises:
+        LookupError: a pattern names nothing.
+    """
+    matched = {
+        pattern: {c.name for c in CASES if pattern == c.op or fnmatchcase(c.name, pattern)} for pattern in patterns
+    }
+    for pattern, names in matched.items():
+        if not names:
+            raise LookupError(f"unknown case {pattern!r}; known: {', '.join(c.name for c in CASES)}")
+    wanted = set().union(*matched.values())
+    return [case for case in CASES if case.name in wanted or not patterns]

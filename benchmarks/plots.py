@@ -1,0 +1,69 @@
+"""A record as one picture: how many times as long as ours each baseline took, with its spread."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+COLOURS = {"loop": "#4477aa", "foreach": "#66ccee", "eager": "#228833", "compile": "#ccbb44"}
+
+
+def draw(record, path):
+    """Writes the picture and returns True, or False where nothing was timed against a baseline."""
+    bars = [
+        (result["case"], row["contender"], row["times_ours"])
+        for result in record["results"]
+        for row in result["rows"]
+        if row["role"] == "baseline"
+    ]
+    if not bars:
+        return False
+    figure, axes = plt.subplots(figsize=(9, 1.6 + 0.28 * len(bars)), layout="constrained")
+    places, place, previous = [], 0.0, bars[0][0]
+    for case, _, _ in bars:
+        place += 1.6 if case != previous else 1.0
+        places.append(place)
+        previous = case
+    seen = set()
+    for y, (_, contender, ratio) in zip(places, bars, strict=True):
+        median = ratio["median"]
+        axes.barh(
+            y,
+            median - 1,
+            left=1,
+            height=0.85,
+            color=COLOURS.get(contender, "#aa3377"),
+            label=None if contender in seen else contender,
+            xerr=[[median - ratio["q1"]], [ratio["q3"] - median]],
+            error_kw={"ecolor": "#333333", "capsize": 2, "linewidth": 1},
+        )
+        seen.add(contender)
+        anchor, side, shift = (ratio["q3"], "left", 4) if median >= 1 else (ratio["q1"], "right", -4)
+        axes.annotate(
+            f"{median:.2f}×", (anchor, y), (shift, 0), textcoords="offset points", va="center", ha=side, size=8
+        )
+    cases = dict.fromkeys(case for case, _, _ in bars)
+    middles = [[y for y, bar in zip(places, bars, strict=True) if bar[0] == case] for case in cases]
+    axes.set_yticks([sum(ys) / len(ys) for ys in middles], cases)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.3g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.12, y=0.01)
+    axes.invert_yaxis()
+    axes.axvline(1, color="#333333", linewidth=1)
+    axes.set_xlabel("time of the baseline ÷ ours: right of 1 we are faster, left of 1 slower (median and quartiles)")
+    axes.legend(title="baseline", loc="best")
+    machine = record["machine"]
+    axes.set_title(
+        f"{machine['device']}, {machine['threads']} threads, {machine['dtype']}, torch {machine['torch']}, "
+        f"{machine['date'][:10]}\n{record['command']}",
+        size=9,
+    )
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return True

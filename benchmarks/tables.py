@@ -1,0 +1,99 @@
+"""What a run looks like in a terminal. Elsewhere the same table, plain."""
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def console(**options):
+    """A console that is never too narrow for the table: a number that is cut off is a number hidden."""
+    return Console(width=max(150, Console(**options).width), **options)
+
+
+def time_of(row):
+    seconds = row["seconds"]
+    factor, unit = (1, "s") if seconds["median"] >= 1 else (1e3, "ms") if seconds["median"] >= 1e-3 else (1e6, "µs")
+    return spread_of(seconds, factor, f" {unit}")
+
+
+def spread_of(spread, factor=1, unit=""):
+    values = (factor * spread[key] for key in ("median", "q1", "q3"))
+    median, q1, q3 = (f"{value:.3g}" if value < 1000 else f"{value:.0f}" for value in values)
+    return f"{median}{unit} [{q1} – {q3}]"
+
+
+def ratio_of(row):
+    """How many times as long as ours the row took: above 1 we win, below we lose."""
+    if row["contender"] == "wgan_kernels":
+        return Text("1")
+    ratio = row["times_ours"]
+    style = {"floor": "dim"}.get(row["role"], "green" if ratio["median"] >= 1 else "red")
+    return Text(spread_of(ratio), style=style)
+
+
+def contender_of(row):
+    default = f" ({row['backend']})" if row["contender"] == "wgan_kernels" and row["backend"] else ""
+    first_call = row["first_call_s"] or 0
+    compiled = f" (first call {first_call:.1f} s)" if first_call > 0.5 else ""
+    style = {"ours": "bold", "floor": "dim"}.get(row["role"], "")
+    return Text(row["contender"] + default + compiled, style=style)
+
+
+def add_case(table, result):
+    names = iter([result["case"]])
+    for fault in result["faults"]:
+        table.add_row(next(names, ""), Text(fault["contender"]), Text(f"WRONG: {fault['fault']}", style="bold red"))
+    for row in result["rows"]:
+        speed, share = row["gb_per_s"], row["share_of_copy"]
+        table.add_row(
+            next(names, ""),
+            contender_of(row),
+            time_of(row),
+            f"{speed:.3g}" if speed else "",
+            f"{share['median']:.1%}" if share else "",
+            ratio_of(row),
+        )
+    table.add_section()
+
+
+def results(record):
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("case", no_wrap=True, style="bold")
+    table.add_column("contender", no_wrap=True)
+    table.add_column("median and quartiles", overflow="fold")
+    for heading in ("GB/s", "of copy", "time ÷ ours"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for result in record["results"]:
+        add_case(table, result)
+    return table
+
+
+def footnotes(record):
+    """What the table leaves out: who was not timed and why, and how disturbed the timing was."""
+    left_out = {}
+    for result in record["results"]:
+        for skip in result["skipped"]:
+            left_out.setdefault((skip["contender"], skip["reason"]), []).append(result["case"])
+    lines = [f"not timed: {name} in {', '.join(cases)}: {reason}" for (name, reason), cases in left_out.items()]
+    disturbed = [result["preempted_per_s"] for result in record["results"] if result["rows"]]
+    if disturbed:
+        lines.append(f"preempted while timing: {min(disturbed):.0f} to {max(disturbed):.0f} times a second")
+    return "\n".join(lines)
+
+
+def heading(record):
+    machine = record["machine"]
+    software = (f"{name} {machine[name]}" for name in ("torch", "triton", "python", "cuda") if machine[name])
+    speeds = (f"{where.replace('_', ' ')} {copy['gb_per_s']['median']:.3g}" for where, copy in record["copy"].items())
+    lines = [
+        f"{machine['device']} · {machine['cores']} cores, {machine['threads']} threads · {machine['dtype']}",
+        f"{', '.join(software)} · {machine['compiler'] or 'no C++ compiler'}",
+        f"commit {machine['commit'] or 'unknown'} · {machine['date']} · {record['rounds']} rounds",
+        f"copy in GB/s: {', '.join(speeds) or 'not measured'}",
+    ]
+    load = machine["load_average"] and machine["load_average"][0]
+    if load:
+        busy = ": too busy to time several threads" if load > machine["cores"] / 2 else ""
+        lines.append(f"load average {load:.2f}{busy}")
+    return "\n".join(lines)

@@ -9,7 +9,7 @@ CXX_FILES = $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 .DEFAULT_GOAL := test
 
 train: $(VENV)/.train        ## WGAN-GP digits on MNIST, in about five minutes on two cores
-	$(PY) examples/train_mnist.py --method wgan-gp --out runs/mnist-wgan-gp
+	$(PY) examples/train_mnist.py --method wgan-gp
 
 test: $(VENV)/.dev check     ## every claim checked
 	$(PY) -m pytest

@@ -1,9 +1,9 @@
 """The choice of a backend, and its reason: one place, one default per (op, device)."""
 
 import contextlib
-import contextvars
 import importlib.util
 import os
+import threading
 from typing import NamedTuple
 
 import torch
@@ -19,8 +19,15 @@ _BACKENDS = ("reference", "cpp", "cuda", "triton")
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
-_OF_THE_PROCESS = os.environ.get("WGAN_KERNELS_BACKEND", "auto")
-_requested = contextvars.ContextVar("wgan_kernels_backend", default=_OF_THE_PROCESS)
+
+
+class _Request(threading.local):
+    """What this thread asks for. Not a ContextVar, which torch.compile cannot trace before torch 2.15."""
+
+    backend = os.environ.get("WGAN_KERNELS_BACKEND", "auto")
+
+
+_request = _Request()
 
 
 @contextlib.contextmanager
@@ -36,19 +43,20 @@ def use_backend(name):
         RuntimeError: at a call within the block that the backend cannot serve, with the reason.
     """
     _check_name(name, "use_backend")
-    token = _requested.set(name)
+    before, _request.backend = _request.backend, name
     try:
         yield
     finally:
-        _requested.reset(token)
+        _request.backend = before
 
 
 def choose(op, device):
     """(backend, reason) for an op's stem on a ``torch.device``.
 
-    All backends take the same dtypes, so the choice needs none. Plain lookups only: ``torch.compile`` traces it.
+    All backends take the same dtypes, so the choice needs none. Plain lookups only: ``torch.compile`` traces it, and
+    keeps the choice that it found.
     """
-    requested, device = _requested.get(), device.type
+    requested, device = _request.backend, device.type
     _check_name(requested, "WGAN_KERNELS_BACKEND")
     if requested != "auto":
         why_not = _why_not(requested, device)

@@ -20,6 +20,15 @@ def seeded():
 
 
 @pytest.fixture
+def three_threads():
+    """So that work is split on any machine, and unevenly."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def poisoned():
     """Fills every fresh output with NaN, so that an element that a kernel leaves out is seen."""
     torch.use_deterministic_algorithms(True)

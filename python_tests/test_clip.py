@@ -70,8 +70,8 @@ def test_memory_around_a_view_is_left_alone(backend, device):
 
 
 @on_every_backend
-def test_large_lists_cross_thread_boundaries(backend, device):
-    tensors = [torch.randn(n, device=device) for n in (1, 40_000, 3, 70_001, 0, 5)]
+def test_large_lists_cross_thread_boundaries(backend, device, three_threads):
+    tensors = [torch.randn(n, device=device) for n in (1, 400_000, 3, 700_001, 0, 5)]
     expected = copies(tensors)
     reference.clip_(expected, 0.5)
     with wk.use_backend(backend):

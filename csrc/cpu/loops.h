@@ -16,8 +16,8 @@
 
 namespace wgan {
 
-// Elements from which on a second thread pays. One and two threads clamp 65,536 floats in 4.9 and 5.7 µs, 131,072 in 9.7
-// and 7.8 µs; interpolation and the sums cross at the same size (2 cores, AMD EPYC with AVX-512).
+// Elements from which on a second thread pays. One and two threads clamp 65,536 floats in 4.9 and 5.7 µs, 131,072
+// in 9.7 and 7.8 µs; interpolation and the sums cross at the same size (2 cores, AMD EPYC with AVX-512).
 constexpr int64_t kGrain = 1 << 16;
 
 // f(row, begin, count) over the flat elements [begin, begin + count) of `rows` rows of `width`; never across two rows.

@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include <optional>
+#include <tuple>
 
 #include "../common/checks.h"
 #include "sum.h"
@@ -43,19 +44,21 @@ Tensor wasserstein_fwd(std::optional<Tensor> real, std::optional<Tensor> fake, s
   return out;
 }
 
-// grad: [] → [3]: what one real score, one fake score and the penalty receive
-Tensor wasserstein_bwd(const Tensor& grad, int64_t real_count, int64_t fake_count, double weight) {
+// grad: [] → []: what each real score, each fake score and the penalty receive
+std::tuple<Tensor, Tensor, Tensor> wasserstein_bwd(const Tensor& grad, int64_t real_count, int64_t fake_count,
+                                                   double weight) {
   STD_TORCH_CHECK(grad.dim() == 0, "wasserstein_bwd: grad must be a scalar");
-  Tensor out = torch::stable::new_empty(grad, {3});
+  Tensor real = torch::stable::new_empty(grad, {});
+  Tensor fake = torch::stable::new_empty(grad, {});
+  Tensor penalty = torch::stable::new_empty(grad, {});
   dispatch(grad.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
     const double g = static_cast<double>(static_cast<compute_t<T>>(*data<T>(grad)));
-    T* o = mutable_data<T>(out);
-    o[0] = static_cast<T>(static_cast<compute_t<T>>(-g / real_count));
-    o[1] = static_cast<T>(static_cast<compute_t<T>>(g / fake_count));
-    o[2] = static_cast<T>(static_cast<compute_t<T>>(g * weight));
+    *mutable_data<T>(real) = static_cast<T>(static_cast<compute_t<T>>(-g / real_count));
+    *mutable_data<T>(fake) = static_cast<T>(static_cast<compute_t<T>>(g / fake_count));
+    *mutable_data<T>(penalty) = static_cast<T>(static_cast<compute_t<T>>(g * weight));
   });
-  return out;
+  return {real, fake, penalty};
 }
 
 }  // namespace

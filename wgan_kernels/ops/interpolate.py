@@ -106,26 +106,30 @@ def interpolate(real, fake, eps=None, *, generator=None):
     real, fake = _layout.alike(real.to(dtype), fake.to(dtype))
     batch, compute = real.shape[0], _layout.compute_dtype(dtype)
     if eps is None:
-        if backend == "triton" and real.is_cuda and _may_advance_generator(dtype):
+        if backend == "triton" and real.is_cuda and _may_draw_in_kernel(batch, dtype):
             return leaves.interpolate_random(real, fake, *_advance(generator, real.device))[0]
         eps = torch.rand(batch, dtype=compute, device=real.device, generator=generator)
     return leaves.interpolate_fwd(real, fake, eps.reshape(batch).to(compute).contiguous())
 
 
-def _may_advance_generator(dtype):
-    """A captured or compiled seed would repeat for ever; torch draws float64 from two words, the kernel from one."""
-    return dtype is not torch.float64 and not (
-        torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing()
-    )
+def _may_draw_in_kernel(batch, dtype):
+    """Where the kernel draws what ``torch.rand`` would, and a seed that is an argument does no harm.
+
+    torch draws float64 from two words and moves its generator by more than one step for very large batches; a seed that
+    was captured or traced would repeat for ever.
+    """
+    if not 0 < batch <= 1 << 16 or dtype is torch.float64:
+        return False
+    return not (torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing())
 
 
 def _advance(generator, device):
-    """(seed, offset) of a CUDA generator, which moves on as for one ``torch.rand`` of up to a million values."""
+    """(seed, offset) of a CUDA generator, which then moves on as for one small ``torch.rand``."""
     if generator is None:
         generator = torch.cuda.default_generators[device.index]
-    offset = generator.get_offset()
+    seed, offset = generator.initial_seed(), generator.get_offset()
     generator.set_offset(offset + 4)
-    return generator.initial_seed(), offset
+    return seed - (seed >> 63 << 64), offset  # the same 64 bits, as an operator's signed int
 
 
 def _check(real, fake, eps, generator):

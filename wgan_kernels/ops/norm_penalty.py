@@ -79,7 +79,7 @@ def gradient_norm_penalty(grad, *, target=1.0, one_sided=False, reduction="mean"
         ∂p_i/∂grad_i = 2·(1 − target/‖grad_i‖₂)·grad_i,    0 where ‖grad_i‖₂ = 0
 
     One pass over memory forward and one backward. Differentiable to any order, by kernels to the first and by plain
-    PyTorch beyond. The result is a new tensor; ``grad`` is saved, so it may not be changed in place before the backward.
+    PyTorch beyond. The result is a new tensor; ``grad`` is saved: do not change it in place before the backward.
 
     Args:
         grad: [B, …], for instance of ``torch.autograd.grad(scores.sum(), x, create_graph=True)``.

@@ -12,7 +12,7 @@ def _fwd_rule(leaves):
 
     def backward(ctx, grad):
         real, fake, _ = (0 if shape is None else shape.numel() for shape in ctx.shapes)
-        shares = leaves.wasserstein_bwd(grad, real, fake, ctx.weight).unbind()
+        shares = leaves.wasserstein_bwd(grad, real, fake, ctx.weight)
         return *(None if s is None else share.expand(s) for share, s in zip(shares, ctx.shapes, strict=True)), None
 
     return setup_context, backward
@@ -22,10 +22,14 @@ def _bwd_rule(leaves):
     def setup_context(ctx, inputs, output):
         _, *ctx.settings = inputs
 
-    def backward(ctx, tangent):
+    def backward(ctx, real_tangent, fake_tangent, penalty_tangent):
         real, fake, weight = ctx.settings
-        slopes = [-1 / real if real else 0.0, 1 / fake if fake else 0.0, weight]
-        return (tangent * tangent.new_tensor(slopes)).sum(), None, None, None
+        grad = weight * penalty_tangent
+        if real:
+            grad = grad - real_tangent / real
+        if fake:
+            grad = grad + fake_tangent / fake
+        return grad, None, None, None
 
     return setup_context, backward
 
@@ -37,8 +41,8 @@ _library.define(
     rule=_fwd_rule,
 )
 _library.define(
-    "wasserstein_bwd(Tensor grad, int real_count, int fake_count, float weight) -> Tensor",
-    fake=lambda grad, *_: grad.new_empty(3),
+    "wasserstein_bwd(Tensor grad, int real_count, int fake_count, float weight) -> (Tensor, Tensor, Tensor)",
+    fake=lambda grad, *_: tuple(grad.new_empty(()) for _ in range(3)),
     stem="wasserstein",
     rule=_bwd_rule,
 )
@@ -51,7 +55,7 @@ def critic_loss(real_scores, fake_scores, penalty=None, *, weight=10.0):
 
         L = mean(fake_scores) − mean(real_scores) [+ weight·penalty]
 
-    One launch forward and one backward; the backward writes three numbers, which are expanded to the scores' shapes.
+    One launch forward and one backward; the backward writes one number per argument, expanded to its shape.
     Differentiable to any order. The result is a new tensor.
 
     Args:

@@ -1,0 +1,214 @@
+"""Every Triton kernel compiles for the GPUs it is meant for, without one: with 16-byte accesses and without spills.
+
+The launchers are called on CPU tensors in a process of its own, outside the interpreter, with Triton's launch replaced
+by a note of what it was given; so what is compiled is what would be launched. Nothing runs.
+"""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+DTYPES = ("float64", "float32", "float16", "bfloat16")
+ARCHITECTURES = (80, 90, 100)
+# One divides by 16 bytes in every dtype, the other in none and leaves several rows to a program. The other changes the
+# addresses alone, so one architecture shows it, and the test stays short.
+WIDTHS = {"wide": 4096, "odd": 33}
+ODD_ARCHITECTURE = 90
+# Kernels that stream through memory, and whether they also write as much as they read.
+STREAMING = {
+    "clip_kernel": True,
+    "interpolate_bwd_kernel": True,
+    "interpolate_fwd_kernel": True,
+    "interpolate_random_kernel": True,
+    "norm_penalty_bwd_kernel": True,
+    "square_sum_kernel": False,
+}
+
+
+def launch_everything(dtype, width):
+    """One representative call, at least, of every launcher: the place to add a new one."""
+    import torch
+
+    from wgan_kernels._triton import clip, interpolate, norm_penalty, wasserstein
+
+    compute = torch.float64 if dtype is torch.float64 else torch.float32
+    x, scalar, per_sample = (
+        torch.zeros(4, width, dtype=dtype),
+        torch.zeros((), dtype=dtype),
+        torch.zeros(4, dtype=compute),
+    )
+    many, few = torch.zeros(20_000, dtype=dtype), torch.zeros(4, dtype=dtype)
+    clip.clip_([x], -0.1, 0.1)
+    interpolate.interpolate_fwd(x, x, per_sample)
+    interpolate.interpolate_bwd(x, per_sample)
+    interpolate.interpolate_random(x, x, 0, 0)
+    for reduction, penalty_grad in enumerate((few, scalar, scalar)):
+        norm_penalty.norm_penalty_fwd(x, 1.0, reduction == 0, reduction)
+        norm_penalty.norm_penalty_bwd(penalty_grad, x, per_sample, 1.0, reduction == 0, reduction)
+    wasserstein.wasserstein_fwd(many, few, scalar, 10.0)
+    wasserstein.wasserstein_fwd(few, None, None, 0.0)
+    wasserstein.wasserstein_bwd(scalar, 4, 4, 10.0)
+
+
+def compile_everything(architecture):
+    """{"kernels": names of all there are, "compiled": [what the tests look at, …]}; run outside pytest."""
+    import torch
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime.jit import JITFunction
+
+    import wgan_kernels._triton
+
+    launches = []
+
+    def note(self, *args, grid, warmup, **kwargs):
+        names = [param.name for param in self.params]
+        launches.append((self, dict(zip(names, args, strict=False)) | kwargs))
+
+    JITFunction.run = note
+    compiled = []
+    for dtype in DTYPES:
+        for form, width in WIDTHS.items():
+            if form == "odd" and architecture != ODD_ARCHITECTURE:
+                continue
+            launches.clear()
+            launch_everything(getattr(torch, dtype), width)
+            for kernel, arguments in launches:
+                image = triton.compile(source(kernel, arguments), target=GPUTarget("cuda", architecture, 32))
+                compiled.append(
+                    {
+                        "kernel": kernel.__name__,
+                        "dtype": dtype,
+                        "form": form,
+                        "load": widest_access("ld", image.asm["ptx"]),
+                        "store": widest_access("st", image.asm["ptx"]),
+                        "stack": stack_bytes(image.asm["cubin"]),
+                    }
+                )
+    kernels = set()
+    for path in pathlib.Path(wgan_kernels._triton.__file__).parent.glob("*.py"):
+        module = __import__(f"wgan_kernels._triton.{path.stem}", fromlist=["_"])
+        functions = (value for value in vars(module).values() if isinstance(value, JITFunction))
+        kernels |= {f.__name__ for f in functions if f.__name__.endswith("_kernel") or f.do_not_specialize}
+    return {"kernels": sorted(kernels), "compiled": compiled}
+
+
+def source(kernel, arguments):
+    """What triton.compile takes for such a launch: types from annotations, alignment from addresses."""
+    import torch
+    from triton.compiler import ASTSource
+
+    types = {
+        torch.float64: "fp64",
+        torch.float32: "fp32",
+        torch.float16: "fp16",
+        torch.bfloat16: "bf16",
+        torch.int64: "i64",
+    }
+    signature, constants, attributes = {}, {}, {}
+    for i, param in enumerate(kernel.params):
+        value = arguments.pop(param.name)
+        if param.is_constexpr or value is None:
+            signature[param.name] = "constexpr"
+            constants[i,] = value
+        elif isinstance(value, torch.Tensor):
+            signature[param.name] = "*" + types[value.dtype]
+            if value.data_ptr() % 16 == 0:
+                attributes[i,] = [["tt.divisibility", 16]]
+        else:
+            signature[param.name] = param.annotation_type
+            assert param.annotation_type, f"{kernel.__name__}: {param.name} has no type"
+    assert not arguments, f"launch options that this test would lose: {arguments}"
+    return ASTSource(kernel, signature, constants, attributes)
+
+
+def widest_access(kind, ptx):
+    """In bytes, over the accesses to global memory."""
+    accesses = re.findall(rf"\b{kind}\.global(?:\.[a-zA-Z]\S*)??(?:\.v(\d))?\.[a-z](\d+) ", ptx)
+    return max((int(count or 1) * int(bits) // 8 for count, bits in accesses), default=0)
+
+
+def stack_bytes(cubin):
+    """Local memory per thread, which is where registers are spilled to."""
+    import tempfile
+
+    import triton
+
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
+        usage = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return sum(int(bytes_) for bytes_ in re.findall(r"(?:STACK|LOCAL):(\d+)", usage))
+
+
+@pytest.fixture(scope="module")
+def reports():
+    """{architecture: what compile_everything returned}."""
+    pytest.importorskip("triton")
+    import wgan_kernels
+
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    env["PYTHONPATH"] = os.pathsep.join(
+        [str(pathlib.Path(wgan_kernels.__file__).parents[1]), env.get("PYTHONPATH", "")]
+    )
+    env["OMP_NUM_THREADS"] = "1"
+    processes = {
+        architecture: subprocess.Popen(
+            [sys.executable, __file__, str(architecture)],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for architecture in ARCHITECTURES
+    }
+    outputs = {architecture: process.communicate() for architecture, process in processes.items()}
+    for architecture, process in processes.items():
+        assert process.returncode == 0, f"sm_{architecture}:\n{outputs[architecture][1][-4000:]}"
+    return {architecture: json.loads(out) for architecture, (out, _) in outputs.items()}
+
+
+@pytest.fixture(params=ARCHITECTURES, ids=lambda architecture: f"sm_{architecture}")
+def report(request, reports):
+    return reports[request.param]
+
+
+def test_every_kernel_compiles_in_every_dtype(report):
+    compiled = {(entry["kernel"], entry["dtype"]) for entry in report["compiled"]}
+    assert report["kernels"]
+    assert compiled == {(kernel, dtype) for kernel in report["kernels"] for dtype in DTYPES}
+
+
+def test_streams_sixteen_bytes_at_a_time(report):
+    assert set(STREAMING) <= set(report["kernels"])
+    narrow = [
+        entry
+        for entry in report["compiled"]
+        if entry["form"] == "wide"
+        and entry["kernel"] in STREAMING
+        and (entry["load"] < 16 or (STREAMING[entry["kernel"]] and entry["store"] < 16))
+    ]
+    assert narrow == []
+
+
+def test_odd_widths_stay_within_one_element(reports):
+    """A wider access would be misaligned in every row but the first. clip_ has no rows."""
+    odd = [entry for entry in reports[ODD_ARCHITECTURE]["compiled"] if entry["form"] == "odd"]
+    assert odd
+    for entry in odd:
+        if entry["kernel"] in STREAMING.keys() - {"clip_kernel"}:
+            assert max(entry["load"], entry["store"]) <= 8, entry
+
+
+def test_spills_nothing(report):
+    assert [entry for entry in report["compiled"] if entry["stack"]] == []
+
+
+if __name__ == "__main__":
+    print(json.dumps(compile_everything(int(sys.argv[1]))))

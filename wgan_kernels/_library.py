@@ -9,6 +9,7 @@ import importlib
 import types
 
 import torch
+from torch.autograd import forward_ad
 
 _COMPILED = "wgan_kernels"
 _TRITON = "wgan_kernels_triton"
@@ -55,11 +56,10 @@ def define(schema, *, fake, stem, rule=None):
 
 
 def _differentiable(name, operator, setup_context, backward):
-    """The operator by the shorter way in eager mode.
+    """The operator as eager mode and torch.func reach it; the rule registered with it serves the rest, torch.compile.
 
-    The rule registered with the operator serves torch.compile, torch.func and direct calls. Reached through the
-    dispatcher it costs about 25 µs more, forward and backward, than the same rule in an autograd.Function: more than a
-    small kernel.
+    Eager mode goes through an autograd.Function of the same rule: by the dispatcher, forward and backward cost about
+    25 µs more, which is more than a small kernel. torch.func asks for a Function of the other form, slower to call.
     """
 
     def below_autograd(*args):
@@ -71,12 +71,19 @@ def _differentiable(name, operator, setup_context, backward):
         setup_context(ctx, args, output)
         return output
 
-    members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    apply = type(name, (torch.autograd.Function,), members).apply
+    def function(**members):
+        members = {key: staticmethod(member) for key, member in members.items()}
+        return type(name, (torch.autograd.Function,), members).apply
+
+    eager = function(forward=forward, backward=backward)
+    transformed = function(forward=below_autograd, setup_context=setup_context, backward=backward)
 
     def leaf(*args):
-        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        if torch.compiler.is_compiling():
             return operator(*args)
-        return apply(*args) if torch.is_grad_enabled() else below_autograd(*args)
+        if torch._C._are_functorch_transforms_active():
+            return transformed(*args)
+        recorded = torch.is_grad_enabled() and torch._C._any_requires_grad(*args)
+        return eager(*args) if recorded or forward_ad._current_level >= 0 else below_autograd(*args)
 
     return leaf

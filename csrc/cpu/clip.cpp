@@ -11,16 +11,12 @@ namespace {
 
 template <class T>
 WGAN_CLONES void clip_run(T* w, int64_t count, T low, T high) {
-  using C = compute_t<T>;
-  const C l = static_cast<C>(low), h = static_cast<C>(high);
-  for (int64_t i = 0; i < count; ++i) w[i] = static_cast<T>(math::clip(static_cast<C>(w[i]), l, h));
+  each(count, [=](int64_t i) { w[i] = math::clip<compute_t<T>>(w[i], low, high); });
 }
 
 template <class T>
 void clip_strided_run(T* w, int64_t count, int64_t stride, T low, T high) {
-  using C = compute_t<T>;
-  const C l = static_cast<C>(low), h = static_cast<C>(high);
-  for (int64_t i = 0; i < count; ++i) w[i * stride] = static_cast<T>(math::clip(static_cast<C>(w[i * stride]), l, h));
+  for (int64_t i = 0; i < count; ++i) w[i * stride] = math::clip<compute_t<T>>(w[i * stride], low, high);
 }
 
 // Elements [begin, begin + count) of a span.

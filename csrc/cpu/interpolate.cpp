@@ -11,19 +11,20 @@ namespace wgan {
 namespace {
 
 template <class T, class C>
-WGAN_CLONES void interpolate_run(const T* real, const T* fake, T* out, int64_t count, C eps) {
-  for (int64_t i = 0; i < count; ++i) {
+WGAN_CLONES void interpolate_run(const T* real, const T* fake, T* __restrict out, int64_t count, C eps) {
+  each(count, [=](int64_t i) {
     out[i] = static_cast<T>(math::interpolate(static_cast<C>(real[i]), static_cast<C>(fake[i]), eps));
-  }
+  });
 }
 
 template <class T, class C>
-WGAN_CLONES void interpolate_bwd_run(const T* grad, T* real_grad, T* fake_grad, int64_t count, C eps) {
-  for (int64_t i = 0; i < count; ++i) {
+WGAN_CLONES void interpolate_bwd_run(const T* grad, T* __restrict real_grad, T* __restrict fake_grad, int64_t count,
+                                     C eps) {
+  each(count, [=](int64_t i) {
     const C g = static_cast<C>(grad[i]);
     real_grad[i] = static_cast<T>(math::interpolate_bwd_real(g, eps));
     fake_grad[i] = static_cast<T>(math::interpolate_bwd_fake(g, eps));
-  }
+  });
 }
 
 // real, fake: [B, …]; eps: [B] in the compute type → [B, …]

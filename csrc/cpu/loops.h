@@ -20,6 +20,18 @@ namespace wgan {
 // in 9.7 and 7.8 µs; interpolation and the sums cross at the same size (2 cores, AMD EPYC with AVX-512).
 constexpr int64_t kGrain = 1 << 16;
 
+// f(i) for i in [0, count), for use within a WGAN_CLONES function. Blocks of a length known to the compiler are
+// unrolled: clamping 3 MB takes 35 µs instead of 54 (AVX-512, one core).
+template <class F>
+[[gnu::always_inline]] inline void each(int64_t count, const F& f) {
+  constexpr int64_t kBlock = 64;
+  int64_t i = 0;
+  for (; i + kBlock <= count; i += kBlock) {
+    for (int64_t k = 0; k < kBlock; ++k) f(i + k);
+  }
+  for (; i < count; ++i) f(i);
+}
+
 // f(row, begin, count) over the flat elements [begin, begin + count) of `rows` rows of `width`; never across two rows.
 template <class F>
 void parallel_rows(int64_t rows, int64_t width, const F& f) {

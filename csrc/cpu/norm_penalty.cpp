@@ -14,8 +14,8 @@ namespace wgan {
 namespace {
 
 template <class T, class C>
-WGAN_CLONES void scale_run(const T* in, T* out, int64_t count, C factor) {
-  for (int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(static_cast<C>(in[i]) * factor);
+WGAN_CLONES void scale_run(const T* in, T* __restrict out, int64_t count, C factor) {
+  each(count, [=](int64_t i) { out[i] = static_cast<T>(static_cast<C>(in[i]) * factor); });
 }
 
 // grad: [B, …] → penalty: [B] (none) or [] in grad's dtype, norm: [B] in the compute type

@@ -1,9 +1,10 @@
+import pytest
 import torch
 from cases import assert_as_good, in_every_dtype, on_every_backend, on_every_batch
 from torch.autograd import gradcheck, gradgradcheck
 
 import wgan_kernels as wk
-from wgan_kernels import _library, reference
+from wgan_kernels import _library, ops, reference
 
 
 @on_every_backend
@@ -124,3 +125,25 @@ def test_same_tensor_twice(backend, device):
     with wk.use_backend(backend):
         (grad,) = torch.autograd.grad(wk.interpolate(x, x, eps).sum(), x)
     torch.testing.assert_close(grad, torch.ones_like(x))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**63 - 1, 2**63, 2**64 - 1])
+def test_a_seed_fits_an_operator(seed):
+    """A generator's seed has 64 bits, an operator's int a sign: the bits are kept."""
+
+    class Generator:
+        offset = 8
+
+        def initial_seed(self):
+            return seed
+
+        def get_offset(self):
+            return self.offset
+
+        def set_offset(self, offset):
+            self.offset = offset
+
+    generator = Generator()
+    passed, offset = ops.interpolate._advance(generator, None)
+    assert passed % 2**64 == seed and -(2**63) <= passed < 2**63
+    assert (offset, generator.offset) == (8, 12)

@@ -74,6 +74,7 @@ def test_opcheck(backend, device):
         torch.library.opcheck(operators.wasserstein_fwd, (real, fake, penalty, 10.0))
         torch.library.opcheck(operators.wasserstein_fwd, (real, None, None, 0.0))
         torch.library.opcheck(operators.wasserstein_bwd, (penalty, 3, 5, 10.0))
+        torch.library.opcheck(operators.wasserstein_bwd, (penalty, 3, 0, 0.0))
 
 
 @on_every_backend

@@ -52,7 +52,7 @@ def scalar(name, tensor):
 
 def number(name, value):
     """A real number as a float; NaN refused."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
         if isinstance(value, torch.Tensor):
             raise TypeError(f"{name}: expected a number, got a tensor; pass {name}.item()")
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")

@@ -2,6 +2,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <optional>
 #include <tuple>
 
@@ -44,21 +45,30 @@ Tensor wasserstein_fwd(std::optional<Tensor> real, std::optional<Tensor> fake, s
   return out;
 }
 
-// grad: [] → []: what each real score, each fake score and the penalty receive
+Tensor filled(const Tensor& like, int64_t count, double value) {
+  Tensor out = torch::stable::new_empty(like, {count});
+  dispatch(like.scalar_type(), [&](auto type) {
+    using T = typename decltype(type)::type;
+    T* o = mutable_data<T>(out);
+    const T fill = static_cast<T>(static_cast<compute_t<T>>(value));
+    torch::stable::parallel_for(0, count, kGrain,
+                                [=](int64_t begin, int64_t end) { std::fill(o + begin, o + end, fill); });
+  });
+  return out;
+}
+
+// grad: [] → [real_count], [fake_count], []: what the scores and the penalty receive
 std::tuple<Tensor, Tensor, Tensor> wasserstein_bwd(const Tensor& grad, int64_t real_count, int64_t fake_count,
                                                    double weight) {
   STD_TORCH_CHECK(grad.dim() == 0, "wasserstein_bwd: grad must be a scalar");
-  Tensor real = torch::stable::new_empty(grad, {});
-  Tensor fake = torch::stable::new_empty(grad, {});
-  Tensor penalty = torch::stable::new_empty(grad, {});
+  Tensor penalty_grad = torch::stable::empty_like(grad);
+  double g = 0;
   dispatch(grad.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
-    const double g = static_cast<double>(static_cast<compute_t<T>>(*data<T>(grad)));
-    *mutable_data<T>(real) = static_cast<T>(static_cast<compute_t<T>>(-g / real_count));
-    *mutable_data<T>(fake) = static_cast<T>(static_cast<compute_t<T>>(g / fake_count));
-    *mutable_data<T>(penalty) = static_cast<T>(static_cast<compute_t<T>>(g * weight));
+    g = static_cast<double>(static_cast<compute_t<T>>(*data<T>(grad)));
+    *mutable_data<T>(penalty_grad) = static_cast<T>(static_cast<compute_t<T>>(g * weight));
   });
-  return {real, fake, penalty};
+  return {filled(grad, real_count, -g / real_count), filled(grad, fake_count, g / fake_count), penalty_grad};
 }
 
 }  // namespace

@@ -59,14 +59,32 @@ def wasserstein_kernel(
     tl.store(out_ptr, rounded(loss, out_ptr.dtype.element_ty))
 
 
+@triton.jit
+def fill(out_ptr, value, count, BLOCK: tl.constexpr):
+    """out_i = value for this program's i < count."""
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    dtype: tl.constexpr = out_ptr.dtype.element_ty
+    tl.store(out_ptr + i, tl.zeros((BLOCK,), dtype) + rounded(value, dtype), mask=i < count)
+
+
 @kernel
 def wasserstein_bwd_kernel(
-    grad_ptr, real_ptr, fake_ptr, penalty_ptr, weight: tl.float64, real_count: tl.int64, fake_count: tl.int64
+    grad_ptr,
+    real_ptr,
+    fake_ptr,
+    penalty_ptr,
+    weight: tl.float64,
+    real_count: tl.int64,
+    fake_count: tl.int64,
+    BLOCK: tl.constexpr,
 ):
-    """(real, fake, penalty) = grad·(−1/real_count, 1/fake_count, weight). All: []."""
+    """real = −grad/real_count, fake = grad/fake_count, penalty = weight·grad.
+
+    grad, penalty: []; real: [real_count]; fake: [fake_count].
+    """
     grad = widened(tl.load(grad_ptr)).to(tl.float64)
-    tl.store(real_ptr, rounded(-grad / real_count.to(tl.float64), real_ptr.dtype.element_ty))
-    tl.store(fake_ptr, rounded(grad / fake_count.to(tl.float64), fake_ptr.dtype.element_ty))
+    fill(real_ptr, -grad / real_count.to(tl.float64), real_count, BLOCK)
+    fill(fake_ptr, grad / fake_count.to(tl.float64), fake_count, BLOCK)
     tl.store(penalty_ptr, rounded(grad * tl.full((), weight, tl.float64), penalty_ptr.dtype.element_ty))
 
 
@@ -92,11 +110,12 @@ def wasserstein_fwd(real, fake, penalty, weight):
 
 
 def wasserstein_bwd(grad, real_count, fake_count, weight):
-    """grad: [] → []: what each real score, each fake score and the penalty receive."""
-    shares = tuple(grad.new_empty(()) for _ in range(3))
+    """grad: [] → [real_count], [fake_count], []: what the scores and the penalty receive."""
+    grads = grad.new_empty(real_count), grad.new_empty(fake_count), grad.new_empty(())
+    programs = triton.cdiv(max(real_count, fake_count, 1), _BLOCK)
     with torch.cuda.device_of(grad):
-        wasserstein_bwd_kernel[(1,)](grad, *shares, weight, real_count, fake_count)
-    return shares
+        wasserstein_bwd_kernel[(programs,)](grad, *grads, weight, real_count, fake_count, BLOCK=_BLOCK)
+    return grads
 
 
 def _terms(scores):

@@ -12,26 +12,28 @@ def _fwd_rule(leaves):
 
     def backward(ctx, grad):
         real, fake, _ = (0 if shape is None else shape.numel() for shape in ctx.shapes)
-        shares = leaves.wasserstein_bwd(grad, real, fake, ctx.weight)
-        return *(None if s is None else share.expand(s) for share, s in zip(shares, ctx.shapes, strict=True)), None
+        grads = leaves.wasserstein_bwd(grad, real, fake, ctx.weight)
+        return *(None if s is None else g.view(s) for g, s in zip(grads, ctx.shapes, strict=True)), None
 
     return setup_context, backward
 
 
 def _bwd_rule(leaves):
-    def setup_context(ctx, inputs, output):
-        _, *ctx.settings = inputs
+    """The backward is linear in grad, and the forward is its adjoint."""
 
-    def backward(ctx, real_tangent, fake_tangent, penalty_tangent):
-        real, fake, weight = ctx.settings
-        grad = weight * penalty_tangent
-        if real:
-            grad = grad - real_tangent / real
-        if fake:
-            grad = grad + fake_tangent / fake
-        return grad, None, None, None
+    def setup_context(ctx, inputs, output):
+        _, ctx.real_count, ctx.fake_count, ctx.weight = inputs
+
+    def backward(ctx, real, fake, penalty):
+        real = real.contiguous() if ctx.real_count else None
+        fake = fake.contiguous() if ctx.fake_count else None
+        return leaves.wasserstein_fwd(real, fake, penalty, ctx.weight), None, None, None
 
     return setup_context, backward
+
+
+def _bwd_fake(grad, real_count, fake_count, weight):
+    return grad.new_empty(real_count), grad.new_empty(fake_count), grad.new_empty(())
 
 
 _library.define(
@@ -42,7 +44,7 @@ _library.define(
 )
 _library.define(
     "wasserstein_bwd(Tensor grad, int real_count, int fake_count, float weight) -> (Tensor, Tensor, Tensor)",
-    fake=lambda grad, *_: tuple(grad.new_empty(()) for _ in range(3)),
+    fake=_bwd_fake,
     stem="wasserstein",
     rule=_bwd_rule,
 )
@@ -55,8 +57,7 @@ def critic_loss(real_scores, fake_scores, penalty=None, *, weight=10.0):
 
         L = mean(fake_scores) − mean(real_scores) [+ weight·penalty]
 
-    One launch forward and one backward; the backward writes one number per argument, expanded to its shape.
-    Differentiable to any order. The result is a new tensor.
+    One launch forward and one backward. Differentiable to any order. The result is a new tensor.
 
     Args:
         real_scores, fake_scores: the critic's scores of real and of generated samples; any shapes, any counts.

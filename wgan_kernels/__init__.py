@@ -7,6 +7,7 @@ from .ops.interpolate import interpolate
 from .ops.norm_penalty import gradient_norm_penalty
 from .ops.wasserstein import critic_loss, generator_loss
 from .penalty import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty
+from .second_order import second_order
 
 __version__ = "0.1.0"
 
@@ -22,5 +23,6 @@ __all__ = [
     "r1_penalty",
     "r2_penalty",
     "reference",
+    "second_order",
     "use_backend",
 ]

@@ -1,13 +1,11 @@
-"""Gradient penalties under any critic: where to differentiate, and what is asked of the gradient.
-
-The double backward is PyTorch's own.
-"""
+"""Gradient penalties under any critic: where to differentiate, and what is asked of the gradient."""
 
 import torch
 
 from . import _checks
 from .ops.interpolate import interpolate
 from .ops.norm_penalty import gradient_norm_penalty
+from .second_order import second_order
 
 
 def gradient_penalty(critic, real, fake, *, eps=None, target=1.0, one_sided=False, generator=None):
@@ -123,7 +121,8 @@ def _input_gradient(critic, x):
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        scores = critic(x)
+        with second_order():
+            scores = critic(x)
         if not isinstance(scores, torch.Tensor):
             raise TypeError(f"critic: expected it to return a tensor of scores, got {type(scores).__name__}")
         grad = None

@@ -1,0 +1,137 @@
+"""The drop-in: within ``second_order()`` a critic's own torch calls go through ``rules/``."""
+
+import contextlib
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
+
+from .rules.activation import hardtanh, leaky_relu, relu
+from .rules.conv import Geometry, conv
+from .rules.linear import linear
+
+
+@contextlib.contextmanager
+def second_order():
+    """Differentiates twice at the cost that arithmetic demands, whatever is called within.
+
+    ::
+
+        with wk.second_order():
+            scores = critic(x)
+        (grad,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
+        loss(grad).backward()
+
+    Also a decorator. Convolutions, linear layers and the ReLU family have derivative rules of their own here: the
+    double backward calls the backend's weight-gradient kernels and sends no zeros through the critic. Values and
+    gradients are PyTorch's, to any order; a parameter that would receive zeros receives zeros. Everything else, tensor
+    subclasses too, passes through untouched. ``gradient_penalty``, ``r1_penalty``, ``r2_penalty`` and
+    ``dragan_penalty`` use it already.
+
+    Under ``torch.compile``, ``torch.func`` transforms, forward mode and saved-tensor hooks (``torch.utils.checkpoint``)
+    PyTorch's own path is taken.
+    """
+    with _Rules():
+        yield
+
+
+class _Rules(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        rule = _RULES.get(func)
+        if rule is not None and torch.is_grad_enabled() and _serves(args, kwargs):
+            result = rule(*args, **kwargs)
+            if result is not None:
+                return result
+        return func(*args, **kwargs)
+
+
+def _serves(args, kwargs):
+    """Whether a rule may stand in: real tensors of torch's own, recorded by plain autograd."""
+    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+    for tensor in tensors:
+        if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.layout is not torch.strided:
+            return False
+        if not tensor.is_floating_point():
+            return False
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return False
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+        return False  # torch.utils.checkpoint computes again outside of this mode and expects to save the same tensors
+    return any(tensor.requires_grad for tensor in tensors)
+
+
+def _linear(input, weight, bias=None):
+    if input.dim() < 2 or weight.dim() != 2:
+        return None
+    return _under_autocast(linear, input, weight, bias)
+
+
+def _convolution(dims, transposed):
+    """The rule of one torch.conv function; its settings come in the order of its signature."""
+    names = ("stride", "padding", "output_padding", "groups", "dilation")
+    if not transposed:
+        names = ("stride", "padding", "dilation", "groups")
+
+    def rule(input, weight, bias=None, *settings, **named):
+        how = dict(_SETTINGS, **dict(zip(names, settings, strict=False)), **named)
+        if input.dim() != dims + 2 or isinstance(how["padding"], str) or input.numel() == 0:
+            return None
+        for name in ("stride", "padding", "dilation", "output_padding"):
+            value = (how[name],) if isinstance(how[name], int) else tuple(how[name])
+            how[name] = value * dims if len(value) == 1 else value
+        return _under_autocast(conv, input, weight, bias, Geometry(transposed=transposed, **how))
+
+    return rule
+
+
+_SETTINGS = {"stride": 1, "padding": 0, "dilation": 1, "output_padding": 0, "groups": 1}
+
+
+def _under_autocast(layer, input, weight, bias, *how):
+    """layer(input, weight, bias, *how) with the casts of autocast, on the graph; None where the dtypes do not agree."""
+    device = input.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        input, weight, bias = (
+            t if t is None or t.dtype is torch.float64 else t.to(dtype) for t in (input, weight, bias)
+        )
+    if weight.dtype is not input.dtype or (bias is not None and bias.dtype is not input.dtype):
+        return None
+    with torch.autocast(device, enabled=False):
+        return layer(input, weight, bias, *how)
+
+
+def _relu(input, inplace=False):
+    return relu(input, inplace)
+
+
+def _leaky_relu(input, negative_slope=0.01, inplace=False):
+    return leaky_relu(input, negative_slope, inplace) if negative_slope > 0 else None
+
+
+def _hardtanh(input, min_val=-1.0, max_val=1.0, inplace=False):
+    return hardtanh(input, min_val, max_val, inplace)
+
+
+def _relu6(input, inplace=False):
+    return hardtanh(input, 0.0, 6.0, inplace)
+
+
+_RULES = {
+    F.linear: _linear,
+    F.relu: _relu,
+    torch.relu: _relu,
+    torch.Tensor.relu: _relu,
+    F.leaky_relu: _leaky_relu,
+    F.hardtanh: _hardtanh,
+    F.relu6: _relu6,
+    torch.conv1d: _convolution(1, False),
+    torch.conv2d: _convolution(2, False),
+    torch.conv3d: _convolution(3, False),
+    torch.conv_transpose1d: _convolution(1, True),
+    torch.conv_transpose2d: _convolution(2, True),
+    torch.conv_transpose3d: _convolution(3, True),
+}

@@ -1,6 +1,7 @@
 """Within second_order() values and gradients are plain autograd's, for any critic, and no pass is wasted."""
 
 import collections
+import sys
 
 import pytest
 import torch
@@ -20,6 +21,12 @@ IN_PLACE = [lambda: nn.ReLU(inplace=True), lambda: nn.LeakyReLU(0.1, inplace=Tru
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 AVG_POOL, MAX_POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d}, {1: nn.MaxPool1d, 2: nn.MaxPool2d}
+
+
+@pytest.fixture(autouse=True)
+def however_small(monkeypatch):
+    """Rules for layers of any size: the critics of these tests are too small to be worth it."""
+    monkeypatch.setattr(sys.modules["wgan_kernels.second_order"], "_WORTHWHILE", 0)
 
 
 class Residual(nn.Module):
@@ -314,3 +321,20 @@ def test_no_pass_is_wasted():
     }
     assert count.counts["leaky_relu_backward"] == 2 * layers
     assert count.counts["zeros_like"] == layers + 1  # for each bias behind an activation, and for the input
+
+
+def test_small_layers_are_left_to_pytorch(monkeypatch):
+    """And the activations before the first larger one."""
+    monkeypatch.setattr(sys.modules["wgan_kernels.second_order"], "_WORTHWHILE", 1000)
+    critic = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 100), nn.ReLU(), nn.Linear(100, 1)).double()
+    names = []
+    for layer in critic:
+        layer.register_forward_hook(lambda module, args, out: names.append(type(out.grad_fn).__name__))
+    assert_as_autograd(critic, points(3, 4))
+    assert names[:5] == [
+        "AddmmBackward0",
+        "ReluBackward0",
+        "ForwardBackward",
+        "PiecewiseLinearBackward",
+        "AddmmBackward0",
+    ]

@@ -34,7 +34,7 @@ def start(*arguments, **options) -> subprocess.Popen:
 
 def run(*arguments, **options) -> tuple[int, str, str]:
     with start(*arguments, **options) as process:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 
@@ -70,7 +70,7 @@ def test_ctrl_c_saves_and_resume_goes_on(tmp_path):
             if line.startswith("10/"):
                 process.send_signal(signal.SIGINT)
                 break
-        text, errors = process.communicate(timeout=60)
+        text, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (130, "")
     assert f"--out {out} --resume" in text
     done = int(text.split("saved at iteration ")[1].split(";")[0])

@@ -77,7 +77,7 @@ def test_missing(tmp_path):
         pytest.param(lambda content: b"", id="empty"),
         pytest.param(lambda content: content[: len(content) // 2], id="half"),
         pytest.param(lambda content: b"hello" * 100, id="text"),
-        pytest.param(lambda content: pickle.dumps({"format": 1}), id="pickle"),
+        pytest.param(lambda content: pickle.dumps({"format": 1}, protocol=2), id="pickle"),
     ],
 )
 def test_damaged(tmp_path, damage):

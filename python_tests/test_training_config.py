@@ -12,8 +12,8 @@ from wgan_kernels.training.errors import UsageError
 
 CHANGED = Config(
     method="wgan", out=Path("a/b"), resume=True, data=Path("c"), digits=(3, 5), iterations=7, time_limit=1.5,
-    batch_size=8, n_critic=2, lr=1e-3, clip=0.1, penalty_weight=1.0, latent=16, ema_decay=0.5, seed=9, device="cpu",
-    precision="bfloat16", log_every=1, sample_every=2, eval_every=3, checkpoint_every=4,
+    batch_size=8, n_critic=2, lr=1e-3, lr_end=0.5, clip=0.1, penalty_weight=1.0, latent=16, ema_decay=0.5, seed=9,
+    device="cpu", precision="bfloat16", log_every=1, sample_every=2, eval_every=3, checkpoint_every=4,
 )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def test_the_papers_own_settings_are_kept():
 def test_every_flag_reaches_its_field():
     flags = (
         "--method wgan --out a/b --data c --digits 3 5 --iterations 7 --time-limit 1.5 --batch-size 8 --n-critic 2 "
-        "--lr 1e-3 --clip 0.1 --penalty-weight 1.0 --latent 16 --ema-decay 0.5 --seed 9 --device cpu "
+        "--lr 1e-3 --lr-end 0.5 --clip 0.1 --penalty-weight 1.0 --latent 16 --ema-decay 0.5 --seed 9 --device cpu "
         "--precision bfloat16 --log-every 1 --sample-every 2 --eval-every 3 --checkpoint-every 4"
     )
     assert parse(flags.split()) == replace(CHANGED, resume=False)
@@ -70,6 +70,7 @@ def test_left_out_the_output_folder_is_a_free_one(tmp_path, monkeypatch):
         *((f"{what}_every", 0) for what in ("log", "sample", "eval", "checkpoint")),
         *((name, value) for name in ("lr", "clip") for value in (0.0, -1.0, math.inf, math.nan)),
         *(("penalty_weight", value) for value in (-1.0, math.nan, math.inf)),
+        *(("lr_end", value) for value in (-0.1, 1.1, math.nan)),
         *(("ema_decay", value) for value in (-0.1, 1.0, math.nan)),
         *(("time_limit", value) for value in (0.0, -1.0, math.nan)),
         *(("digits", value) for value in ((), (10,), (3, -1))),

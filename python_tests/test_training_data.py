@@ -138,6 +138,15 @@ def test_a_file_is_not_a_folder(tmp_path):
         data.load(path)
 
 
+def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
+    def denied(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(data, "_find", denied)  # root, as whom tests may run, is denied nothing
+    with pytest.raises(UsageError, match=r"--data .*cannot be read .*change its permissions"):
+        data.load(tmp_path)
+
+
 def test_without_files_and_network_the_remedy_is_named(tmp_path, monkeypatch):
     datasets = pytest.importorskip("torchvision.datasets")
 

@@ -1,5 +1,7 @@
 """wgan_kernels.training: one iteration, stopping and going on, a loss that is no number."""
 
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -27,6 +29,7 @@ def threes():
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(run, "EVALUATED", 50)
+    monkeypatch.setattr(report, "save_curves", lambda *arguments: None)  # a second each; test_train_mnist.py has them
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # batches of 4 gain nothing from more, and lose much where other processes run
     yield
@@ -46,6 +49,18 @@ def flat(state) -> list[torch.Tensor]:
     if isinstance(state, (list, tuple)):
         return [tensor for value in state for tensor in flat(value)]
     return []
+
+
+def interrupt(run: Run, at: int) -> None:
+    """Has Ctrl-C pressed while the iteration ``at`` is under way."""
+    iterate = run.trainer.iterate
+
+    def interrupted():
+        if run.trainer.iteration == at - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return iterate()
+
+    run.trainer.iterate = interrupted
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -94,6 +109,32 @@ def test_samples_come_from_the_average_in_evaluation_mode(threes):
     assert not torch.allclose(trainer.generator.eval()(latent), images)
 
 
+def test_the_learning_rate_falls_along_a_line(threes):
+    trainer = Trainer(config("wgan-gp", iterations=4, lr=0.1, lr_end=0.2), threes)
+    seen = []
+    for _ in range(4):
+        trainer.iterate()
+        seen += [group["lr"] for group in trainer.critic_optimizer.param_groups]
+    assert seen == pytest.approx([0.1, 0.08, 0.06, 0.04])
+    assert trainer.generator_optimizer.param_groups[0]["lr"] == seen[-1]
+
+
+def test_the_average_forgets_the_beginning_quickly_and_later_slowly(threes):
+    trainer = Trainer(config("wgan-gp", ema_decay=0.15), threes)
+    weights = []
+    for _ in range(3):
+        trainer.iterate()
+        weights.append(trainer.generator.project.weight.detach().clone())
+    expected = weights[0].lerp(weights[1], 1 - 0.15)  # min(0.15, 2 / 11) = 0.15
+    expected = expected.lerp(weights[2], 1 - 0.15)
+    torch.testing.assert_close(trainer.ema.module.project.weight, expected)
+    slow = Trainer(config("wgan-gp", ema_decay=0.999), threes)
+    slow.iterate()
+    first = slow.generator.project.weight.detach().clone()
+    slow.iterate()
+    torch.testing.assert_close(slow.ema.module.project.weight, first.lerp(slow.generator.project.weight, 1 - 2 / 11))
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_weights_stay_float32(threes, precision):
     trainer = Trainer(config("wgan-gp", precision=precision), threes)
@@ -107,9 +148,9 @@ def test_weights_stay_float32(threes, precision):
 def test_n_and_n_iterations_equal_two_n(tmp_path, method):
     whole = Run(config(method, tmp_path / "whole", iterations=12))
     assert whole.train()
-    # Stopped at a checkpoint that is neither a multiple of sample_every nor of log_every.
-    first = Run(config(method, tmp_path / "parts", iterations=5))
-    assert first.train()
+    first = Run(config(method, tmp_path / "parts", iterations=12))
+    interrupt(first, at=5)  # a multiple of neither log_every nor sample_every
+    assert not first.train()
     second = Run(config(method, tmp_path / "parts", iterations=12, resume=True))
     assert second.trainer.iteration == 5
     assert second.train()
@@ -119,10 +160,9 @@ def test_n_and_n_iterations_equal_two_n(tmp_path, method):
     assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
     rows = {row["iteration"]: row for row in whole.folder.rows()}
     resumed = second.folder.rows()
-    assert [row["iteration"] for row in resumed] == sorted({*rows, 5})
+    assert [row["iteration"] for row in resumed] == list(rows)
     for row in resumed:
-        if row["iteration"] > 5:
-            assert row["wasserstein"] == rows[row["iteration"]]["wasserstein"]
+        assert row | {"seconds": 0} == rows[row["iteration"]] | {"seconds": 0}
     for name in ("samples/000012.png", "samples/000000.png"):
         assert (whole.config.out / name).read_bytes() == (second.config.out / name).read_bytes()
 
@@ -140,6 +180,7 @@ def test_what_was_written_after_the_checkpoint_is_written_once(tmp_path):
     resumed.train()
     assert [row["iteration"] for row in resumed.folder.rows()] == [2, 4, 6, 8]
     assert resumed.folder.rows()[2]["wasserstein"] != 0.0
+    assert Config.from_yaml(resumed.folder.config.read_text()) == replace(begun.config, iterations=8)
     assert resumed.folder.frame(8).stat().st_size > 0
     assert [path.name for path in resumed.folder.checkpoints.iterdir()] == ["last.pt"]
 
@@ -193,7 +234,7 @@ def test_the_clock_stops_a_run_as_if_it_had_ended(tmp_path):
     limited = Run(config("wgan", tmp_path / "run", iterations=10**9, time_limit=1e-9))
     assert limited.train()
     assert limited.trainer.iteration == 1
-    assert limited.folder.curves.exists()
+    assert limited.folder.film.exists()
     assert limited.folder.checkpoint.exists()
 
 

@@ -1,0 +1,20 @@
+"""Digits from noise: trains a Wasserstein GAN on MNIST and writes pictures, curves, metrics and checkpoints.
+
+    python examples/train_mnist.py --method wgan-gp --out runs/mnist-wgan-gp
+    python examples/train_mnist.py --method wgan --digits 3 --out runs/threes
+    python examples/train_mnist.py --out runs/mnist-wgan-gp --resume --iterations 5000
+
+Needs ``pip install "wgan-kernels[train]"``; no network, no GPU. The algorithms are in wgan_kernels/training/steps.py.
+"""
+
+import os
+import sys
+
+# Before torch loads its OpenMP: threads that wait then leave their core to whoever needs it. Spinning, the default,
+# made an iteration 7 × as slow (4.5 s instead of 0.6 s) on 2 cores of which another process was using one.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from wgan_kernels.training.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

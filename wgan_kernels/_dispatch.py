@@ -20,7 +20,6 @@ _HAS_TRITON = importlib.util.find_spec("triton") is not None
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
-
 class _Request(threading.local):
     """What this thread asks for. Not a ContextVar, which torch.compile cannot trace before torch 2.15."""
 

@@ -2,6 +2,8 @@
 
 import os
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads starve the tests' own processes
+
 import torch
 
 if not torch.cuda.is_available():  # before Triton is imported: its kernels then run in the interpreter

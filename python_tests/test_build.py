@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import run_python
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ["csrc", "wgan_kernels", "setup.py", "pyproject.toml", "README.md", "LICENSE"]
@@ -40,8 +41,7 @@ def install(source, target, **env):
 
 def chosen(target):
     code = "import wgan_kernels as wk; print(wk.__file__); r = wk.backends()['clip', 'cpu']; print(r.chosen, r.why_not)"
-    env = os.environ | {"PYTHONPATH": str(target)}
-    result = subprocess.run([sys.executable, "-c", code], env=env, cwd=target, capture_output=True, text=True)
+    result = run_python(code, target)
     assert result.returncode == 0, result.stderr
     assert str(target) in result.stdout
     return result.stdout

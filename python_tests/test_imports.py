@@ -1,12 +1,10 @@
 """`import wgan_kernels` needs torch alone: proven in processes of their own."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import run_python
 
 PACKAGE = Path(__file__).parent.parent / "wgan_kernels"
 
@@ -23,13 +21,7 @@ assert w.tolist() == [1.0] * 3 and critic.weight.grad is not None
 
 
 def run(code, path):
-    result = subprocess.run(
-        [sys.executable, "-P", "-c", code] if sys.version_info >= (3, 11) else [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(path)},
-        capture_output=True,
-        text=True,
-        cwd=path,
-    )
+    result = run_python(code, path)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

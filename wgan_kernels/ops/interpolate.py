@@ -102,14 +102,15 @@ def interpolate(real, fake, eps=None, *, generator=None):
     if backend == "reference":
         return reference.interpolate(real, fake, eps, generator=generator)
     leaves = _library.leaves(backend)
-    dtype = torch.promote_types(real.dtype, fake.dtype)
-    real, fake = _layout.alike(real.to(dtype), fake.to(dtype))
-    batch, compute = real.shape[0], _layout.compute_dtype(dtype)
+    real, fake = _layout.alike(*_layout.promoted(real, fake))
+    batch, compute = real.shape[0], _layout.compute_dtype(real.dtype)
     if eps is None:
-        if backend == "triton" and real.is_cuda and _may_draw_in_kernel(batch, dtype):
+        if backend == "triton" and real.is_cuda and _may_draw_in_kernel(batch, real.dtype):
             return leaves.interpolate_random(real, fake, *_advance(generator, real.device))[0]
         eps = torch.rand(batch, dtype=compute, device=real.device, generator=generator)
-    return leaves.interpolate_fwd(real, fake, eps.reshape(batch).to(compute).contiguous())
+    elif eps.dtype is not compute or eps.dim() != 1 or not eps.is_contiguous():
+        eps = eps.reshape(batch).to(compute).contiguous()
+    return leaves.interpolate_fwd(real, fake, eps)
 
 
 def _may_draw_in_kernel(batch, dtype):

@@ -1,8 +1,6 @@
 """mean(fake) − mean(real) + weight·penalty, and −mean(fake)."""
 
-import torch
-
-from .. import _checks, _dispatch, _library, reference
+from .. import _checks, _dispatch, _layout, _library, reference
 
 
 def _fwd_rule(leaves):
@@ -86,13 +84,8 @@ def critic_loss(real_scores, fake_scores, penalty=None, *, weight=10.0):
     if backend == "reference":
         penalty = None if penalty is None else penalty.reshape(())
         return reference.critic_loss(real_scores, fake_scores, penalty, weight=weight)
-    dtype = torch.promote_types(real_scores.dtype, fake_scores.dtype)
-    if penalty is not None:
-        dtype = torch.promote_types(dtype, penalty.dtype)
-        penalty = penalty.to(dtype)
-    return _library.leaves(backend).wasserstein_fwd(
-        real_scores.to(dtype).contiguous(), fake_scores.to(dtype).contiguous(), penalty, weight
-    )
+    real, fake, penalty = _layout.promoted(real_scores, fake_scores, penalty)
+    return _library.leaves(backend).wasserstein_fwd(real.contiguous(), fake.contiguous(), penalty, weight)
 
 
 def generator_loss(fake_scores):

@@ -13,6 +13,8 @@ from PIL import Image
 from wgan_kernels.training.cli import main
 from wgan_kernels.training.config import Config
 
+pytest.importorskip("tyro", reason="the command line needs tyro")
+
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "examples" / "train_mnist.py"
 SMALL = ("--digits", 3, "--batch-size", 4, "--n-critic", 1, "--latent", 8, "--device", "cpu")

@@ -10,6 +10,8 @@ from wgan_kernels.training.cli import parse
 from wgan_kernels.training.config import FREE_ON_RESUME, Config, check_same_run, first_free
 from wgan_kernels.training.errors import UsageError
 
+pytest.importorskip("tyro", reason="the command line needs tyro")
+
 CHANGED = Config(
     method="wgan", out=Path("a/b"), resume=True, data=Path("c"), digits=(3, 5), iterations=7, time_limit=1.5,
     batch_size=8, n_critic=2, lr=1e-3, lr_end=0.5, clip=0.1, penalty_weight=1.0, latent=16, ema_decay=0.5, seed=9,

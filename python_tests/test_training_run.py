@@ -14,6 +14,8 @@ from wgan_kernels.training.errors import UsageError
 from wgan_kernels.training.run import Diverged, Run
 from wgan_kernels.training.trainer import Trainer
 
+pytest.importorskip("tyro", reason="the command line needs tyro")
+
 SMALL = {
     "batch_size": 4, "n_critic": 2, "latent": 8, "device": "cpu", "digits": (3,),
     "log_every": 2, "sample_every": 2, "eval_every": 4, "checkpoint_every": 4,

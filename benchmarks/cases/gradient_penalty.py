@@ -1,5 +1,7 @@
 """A whole gradient penalty: its value, and its gradients in the critic's parameters through a double backward."""
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -8,21 +10,33 @@ import wgan_kernels as wk
 from ..case import OURS, Case, backward
 
 
-def conv_critic():
-    return nn.Sequential(
-        nn.Conv2d(1, 32, 4, 2, 1),
-        nn.LeakyReLU(0.2),
-        nn.Conv2d(32, 64, 4, 2, 1),
-        nn.LeakyReLU(0.2),
-        nn.Flatten(),
-        nn.Linear(64 * 7 * 7, 1),
-    )
+def convolutions(*widths, kernel, slope):
+    """Widths from the image's channels on, each halving the side: the body of a piecewise linear critic."""
+    return [
+        layer
+        for channels, wider in pairwise(widths)
+        for layer in (nn.Conv2d(channels, wider, kernel, 2, 1), nn.LeakyReLU(slope))
+    ]
 
 
-def mlp_critic():
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(784, 512), nn.LeakyReLU(0.2), nn.Linear(512, 256), nn.LeakyReLU(0.2), nn.Linear(256, 1)
-    )
+def s0_critic():
+    """Of the Keras notebook: two convolutions of 64 channels."""
+    return nn.Sequential(*convolutions(1, 64, 64, kernel=4, slope=0.2), nn.Flatten(), nn.Linear(64 * 7 * 7, 1))
+
+
+def s3_critic():
+    """Of the TensorFlow post: three convolutions of 32, 64 and 128 channels."""
+    return nn.Sequential(*convolutions(1, 32, 64, 128, kernel=3, slope=0.01), nn.Flatten(), nn.Linear(128 * 4 * 4, 1))
+
+
+def dcgan_critic():
+    """DCGAN's, for 64×64 pixels, without its BatchNorm."""
+    return nn.Sequential(*convolutions(3, 64, 128, 256, 512, kernel=4, slope=0.2), nn.Conv2d(512, 1, 4))
+
+
+def perceptron(*widths):
+    layers = [layer for wide, wider in pairwise(widths) for layer in (nn.Linear(wide, wider), nn.ReLU())]
+    return nn.Sequential(nn.Flatten(), *layers, nn.Linear(widths[-1], 1))
 
 
 def eager(critic, real, fake, eps):
@@ -56,4 +70,11 @@ def case(name, critic, *shape):
     )
 
 
-CASES = (case("conv", conv_critic, 64, 1, 28, 28), case("mlp", mlp_critic, 64, 1, 28, 28))
+CASES = (
+    case("s0", s0_critic, 64, 1, 28, 28),
+    case("s3", s3_critic, 64, 1, 28, 28),
+    case("dcgan64", dcgan_critic, 16, 3, 64, 64),
+    case("mlp", lambda: perceptron(784, 512, 512, 512), 64, 784),
+    case("toy", lambda: perceptron(2, 512, 512, 512), 256, 2),
+    case("tiny", lambda: perceptron(2, 8, 8), 1, 2),
+)

@@ -39,7 +39,7 @@ class Config:
     digits: tuple[int, ...] = ALL_DIGITS
     """Train on these digits only: --digits 3 or --digits 3 4 6."""
 
-    iterations: int = 800
+    iterations: int = 700
     """Generator updates in all."""
     time_limit: float = math.inf
     """Stop after so many minutes of training, as if --iterations had been reached."""

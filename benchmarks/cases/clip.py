@@ -7,7 +7,7 @@ import torch
 import wgan_kernels as wk
 
 from ..case import OURS, Case
-from .gradient_penalty import conv_critic
+from .gradient_penalty import s3_critic
 
 BOUND = 0.01
 
@@ -54,9 +54,9 @@ def of_tensors(count, *shape):
 
 
 def of_module():
-    elements = sum(param.numel() for param in conv_critic().parameters())
+    elements = sum(param.numel() for param in s3_critic().parameters())
     what = f"the parameters of a convolutional critic, {elements:,} in all"
-    return case("module", what, lambda device, dtype: (conv_critic().to(device, dtype),), elements)
+    return case("module", what, lambda device, dtype: (s3_critic().to(device, dtype),), elements)
 
 
 CASES = (

@@ -3,6 +3,7 @@
 import collections
 import sys
 
+import hypothesis
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ SMOOTH = [nn.Tanh, nn.Softplus, nn.SiLU, nn.GELU, nn.ELU, nn.Sigmoid, nn.PReLU]
 IN_PLACE = [lambda: nn.ReLU(inplace=True), lambda: nn.LeakyReLU(0.1, inplace=True), lambda: nn.Hardtanh(-1, 1, True)]
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+INSTANCE_NORM = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 AVG_POOL, MAX_POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d}, {1: nn.MaxPool1d, 2: nn.MaxPool2d}
 
 
@@ -84,7 +86,7 @@ def critics(draw):
             if draw(st.booleans()):
                 layers.append(Residual(nn.Sequential(nn.Linear(wider, wider), draw(activation)())))
             if draw(st.booleans()):
-                layers.append(nn.LayerNorm(wider))
+                layers.append(nn.LayerNorm(wider, elementwise_affine=draw(st.booleans()), bias=draw(st.booleans())))
             width = wider
         return nn.Sequential(*layers, nn.Linear(width, 1)).double(), x.double()
     dims = draw(st.integers(1, 3))
@@ -110,11 +112,20 @@ def critics(draw):
         channels = wider
         if draw(st.booleans()):
             layers.append(Residual(nn.Sequential(CONV[dims](channels, channels, 3, padding=1), draw(activation)())))
-        side = min(nn.Sequential(*layers)(x).shape[2:])
-        if side >= 4 and dims < 3 and draw(st.booleans()):
-            layers.append(draw(st.sampled_from([AVG_POOL, MAX_POOL]))[dims](2))
-        elif side < 4:
+        try:
+            shape = nn.Sequential(*layers)(x).shape[1:]
+        except RuntimeError:  # a kernel larger than what is left of the image
+            hypothesis.reject()
+        norms = [None, nn.LayerNorm(shape)]
+        if shape[1:].numel() > 1:
+            norms += [nn.GroupNorm(groups, channels), nn.GroupNorm(1, channels, affine=False)]
+            norms.append(INSTANCE_NORM[dims](channels, affine=draw(st.booleans())))
+        if norm := draw(st.sampled_from(norms)):
+            layers.append(norm)
+        if min(shape[1:]) < 4:
             break
+        if dims < 3 and draw(st.booleans()):
+            layers.append(draw(st.sampled_from([AVG_POOL, MAX_POOL]))[dims](2))
     return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(1)).float(), x
 
 
@@ -268,6 +279,8 @@ LAYERS = {
     "relu": (F.relu, [(3, 4)]),
     "leaky_relu": (lambda x: F.leaky_relu(x, 0.3), [(3, 4)]),
     "hardtanh": (lambda x: F.hardtanh(x, -0.5, 0.7), [(3, 4)]),
+    "layer_norm": (lambda x, w, b: F.layer_norm(x, (2, 3), w, b), [(2, 2, 3), (2, 3), (2, 3)]),
+    "layer_norm plain": (lambda x: F.layer_norm(x, (4,)), [(3, 4)]),
 }
 
 

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from .rules.activation import hardtanh, leaky_relu, relu
 from .rules.conv import Geometry, conv
 from .rules.linear import linear
+from .rules.norm import layer_norm
 
 
 @contextlib.contextmanager
@@ -25,7 +26,7 @@ def second_order():
         (grad,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
         loss(grad).backward()
 
-    Also a decorator. Convolutions, linear layers and the ReLU family have derivative rules of their own here: the
+    Also a decorator. Convolutions, linear layers, the ReLU family and LayerNorm have derivative rules of their own: the
     double backward calls the backend's weight-gradient kernels and sends no zeros through the critic. Values and
     gradients are PyTorch's, to any order; a parameter that would receive zeros receives zeros. Everything else, tensor
     subclasses too, passes through untouched. ``gradient_penalty``, ``r1_penalty``, ``r2_penalty`` and
@@ -40,7 +41,8 @@ def second_order():
 
 
 class _Rules(TorchFunctionMode):
-    """Layers worth it take their rules; so do activations behind one, which save its share of a pass of zeros."""
+    """Layers worth it take their rules; so do activations behind one, which save its share of a pass of zeros; so do
+    norms."""
 
     def __init__(self):
         super().__init__()
@@ -48,11 +50,11 @@ class _Rules(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        rule = _LAYERS.get(func) or (_ACTIVATIONS.get(func) if self.behind_a_layer else None)
+        rule = _LAYERS.get(func) or _NORMS.get(func) or (_ACTIVATIONS.get(func) if self.behind_a_layer else None)
         if rule is not None and torch.is_grad_enabled() and _serves(args, kwargs):
             result = rule(*args, **kwargs)
             if result is not None:
-                self.behind_a_layer = True
+                self.behind_a_layer |= func in _LAYERS
                 return result
         return func(*args, **kwargs)
 
@@ -123,6 +125,18 @@ def _under_autocast(layer, input, weight, bias, *how):
         return layer(input, weight, bias, *how)
 
 
+def _layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
+    """Where all is float32 or all float64, as autocast makes it; at any size, for the many calls it saves."""
+    if torch.is_autocast_enabled(input.device.type):
+        input = input.float()
+    dtypes = {t.dtype for t in (input, weight, bias) if t is not None}
+    if input.numel() == 0 or len(dtypes) > 1 or dtypes.isdisjoint({torch.float32, torch.float64}):
+        return None
+    if tuple(input.shape[input.dim() - len(normalized_shape) :]) != tuple(normalized_shape):
+        return None
+    return layer_norm(input, normalized_shape, weight, bias, eps)
+
+
 def _relu(input, inplace=False):
     return relu(input, inplace)
 
@@ -148,6 +162,7 @@ _LAYERS = {
     torch.conv_transpose2d: _convolution(2, True),
     torch.conv_transpose3d: _convolution(3, True),
 }
+_NORMS = {F.layer_norm: _layer_norm}
 _ACTIVATIONS = {
     F.relu: _relu,
     torch.relu: _relu,

@@ -1,11 +1,12 @@
-# train · test · bench · gpu-check · check · format: each sets up what it needs, the second call starts at once.
+# train · test · fuzz · bench · gpu-check · check · format: each sets up what it needs, the second call starts at once.
 PYTHON ?= python3
+SEED   ?= $(shell date +%s)
 VENV   := .venv
 PY     := $(VENV)/bin/python
 NATIVE := setup.py pyproject.toml $(wildcard csrc/*/*)
 CXX_FILES = $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 
-.PHONY: train test bench gpu-check check format clean
+.PHONY: train test fuzz bench gpu-check check format clean
 .DEFAULT_GOAL := test
 
 train: $(VENV)/.train        ## WGAN-GP digits on MNIST; at most 4.75 minutes of training, on two cores
@@ -13,6 +14,10 @@ train: $(VENV)/.train        ## WGAN-GP digits on MNIST; at most 4.75 minutes of
 
 test: $(VENV)/.dev check     ## every claim checked
 	$(PY) -m pytest
+
+fuzz: $(VENV)/.dev           ## 10,000 random critics per property; repeat one with SEED=…
+	$(PY) -m pytest -k "critic or penalt" --hypothesis-profile=fuzz --hypothesis-seed=$(SEED) \
+		python_tests/test_second_order.py python_tests/test_penalty.py
 
 bench: $(VENV)/.dev          ## every benchmark, quickly
 	$(PY) -m benchmarks run

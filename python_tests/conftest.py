@@ -12,7 +12,8 @@ if not torch.cuda.is_available():  # before Triton is imported: its kernels then
 import hypothesis
 import pytest
 
-hypothesis.settings.register_profile("default", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("default", deadline=None, derandomize=True, max_examples=300)
+hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=10_000, print_blob=True)  # make fuzz
 hypothesis.settings.load_profile("default")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -45,7 +45,6 @@ def assert_equal(actual, expected):
         torch.testing.assert_close(a, e, rtol=1e-10, atol=1e-12)
 
 
-@settings(max_examples=100)
 @given(critics(), st.integers(1, 5), st.booleans(), st.sampled_from([0.0, 0.5, 1.0]))
 def test_gradient_penalty(critic_and_shape, batch, one_sided, target):
     critic, shape = critic_and_shape
@@ -55,7 +54,6 @@ def test_gradient_penalty(critic_and_shape, batch, one_sided, target):
     assert_equal(actual, gradients(wk.reference.gradient_penalty, critic, real, fake, **kwargs))
 
 
-@settings(max_examples=30)
 @given(critics(), st.integers(2, 5))
 def test_other_penalties(critic_and_shape, batch):
     critic, shape = critic_and_shape

@@ -128,6 +128,7 @@ def _input_gradient(critic, x):
         grad = None
         if scores.requires_grad:
             (grad,) = torch.autograd.grad(scores.sum(), x, create_graph=create_graph, allow_unused=True)
+        x.requires_grad_(False)  # nobody sees it: the penalty's own backward ends before it
     if grad is None:
         raise RuntimeError(
             "critic: its scores do not depend on its input, so there is no gradient to penalise "

@@ -29,6 +29,14 @@ def s3_critic():
     return nn.Sequential(*convolutions(1, 32, 64, 128, kernel=3, slope=0.01), nn.Flatten(), nn.Linear(128 * 4 * 4, 1))
 
 
+def s3_layer_norm_critic():
+    """The same as the post has it for the penalty: LayerNorm after the second and third convolution."""
+    layers = list(s3_critic())
+    layers.insert(3, nn.LayerNorm([64, 7, 7]))
+    layers.insert(6, nn.LayerNorm([128, 4, 4]))
+    return nn.Sequential(*layers)
+
+
 def dcgan_critic():
     """DCGAN's, for 64×64 pixels, without its BatchNorm."""
     return nn.Sequential(*convolutions(3, 64, 128, 256, 512, kernel=4, slope=0.2), nn.Conv2d(512, 1, 4))
@@ -73,6 +81,7 @@ def case(name, critic, *shape):
 CASES = (
     case("s0", s0_critic, 64, 1, 28, 28),
     case("s3", s3_critic, 64, 1, 28, 28),
+    case("s3-layer-norm", s3_layer_norm_critic, 64, 1, 28, 28),
     case("dcgan64", dcgan_critic, 16, 3, 64, 64),
     case("mlp", lambda: perceptron(784, 512, 512, 512), 64, 784),
     case("toy", lambda: perceptron(2, 512, 512, 512), 256, 2),

@@ -15,7 +15,10 @@ def asked_for(ctx):
 
 
 def will_run(node):
-    """Whether the running backward pass comes to this node."""
+    """Whether the running backward pass comes to this node, and has something to do there."""
+    leaf = getattr(node, "variable", None)
+    if leaf is not None and not leaf.requires_grad:  # not any more: the engine would throw the gradient away
+        return False
     try:
         return torch._C._will_engine_execute_node(node)
     except RuntimeError:  # a leaf that autograd.grad was asked for: the engine captures its gradient before the node

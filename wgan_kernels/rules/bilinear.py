@@ -25,7 +25,7 @@ import torch
 from ._engine import asked_for
 
 
-def bilinear(forward, pullback, weight_gradient, bias_gradient):
+def bilinear(forward, pullback, weight_gradient, bias_gradient, gradients=None):
     """The layer (x, w, b, how) → y as a function differentiable to any order.
 
     Args:
@@ -33,6 +33,7 @@ def bilinear(forward, pullback, weight_gradient, bias_gradient):
         pullback: (δ, w, x, how) → like x, of which it reads shape and strides alone.
         weight_gradient: (x, δ, w, how) → like w, likewise.
         bias_gradient: (δ, how) → like b, differentiable.
+        gradients: (x, δ, w, how, asked) → the three at once or None each, where a backend's kernel shares work.
     """
 
     class Forward(torch.autograd.Function):
@@ -46,7 +47,9 @@ def bilinear(forward, pullback, weight_gradient, bias_gradient):
         @staticmethod
         def backward(ctx, delta):
             x, w = ctx.saved_tensors
-            asked = [*asked_for(ctx), False]  # without a bias there are two arguments
+            asked = [*asked_for(ctx), False][:3]  # without a bias there are two arguments
+            if gradients is not None and not torch.is_grad_enabled():
+                return *gradients(x, delta, w, ctx.how, asked), None
             return (
                 Pullback.apply(delta, w, x.detach(), ctx.how) if asked[0] else None,
                 WeightGradient.apply(x, delta, w.detach(), ctx.how) if asked[1] else None,

@@ -25,9 +25,15 @@ class Geometry(NamedTuple):
     groups: int
 
 
+def _gradients(x, delta, w, how, asked):
+    bias = [delta.shape[1]] if asked[2] else None
+    return [g if wanted else None for g, wanted in zip(_backward(delta, x, w, bias, *how, asked), asked, strict=True)]
+
+
 conv = bilinear(
     forward=lambda x, w, b, how: torch.convolution(x, w, b, *how),
     pullback=lambda delta, w, x, how: _backward(delta, x, w, None, *how, (True, False, False))[0],
     weight_gradient=lambda x, delta, w, how: _backward(delta, x, w, None, *how, (False, True, False))[1],
     bias_gradient=lambda delta, how: delta.sum((0, *range(2, delta.dim()))),
+    gradients=_gradients,
 )

@@ -273,6 +273,7 @@ LAYERS = {
     "linear": (lambda x, w, b: F.linear(x, w, b), [(2, 3), (2, 3), (2,)]),
     "conv1d": (lambda x, w, b: F.conv1d(x, w, b, 2, 1), [(2, 2, 5), (3, 2, 3), (3,)]),
     "conv2d": (lambda x, w, b: F.conv2d(x, w, b, (1, 2), 1, 2, 2), [(1, 2, 4, 5), (2, 1, 2, 3), (2,)]),
+    "conv2d to one channel": (lambda x, w: F.conv2d(x, w, None, 2, 1, 2), [(2, 1, 6, 5), (3, 1, 2, 3)]),
     "conv3d": (lambda x, w, b: F.conv3d(x, w, b), [(1, 1, 3, 3, 2), (1, 1, 2, 2, 2), (1,)]),
     "transposed": (lambda x, w, b: F.conv_transpose2d(x, w, b, 2, 1, 1), [(1, 2, 2, 3), (2, 2, 3, 3), (2,)]),
     "relu": (F.relu, [(3, 4)]),
@@ -321,10 +322,10 @@ def test_no_pass_is_wasted():
     """
     layers = 3
     critic = nn.Sequential(
-        *(nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.LeakyReLU(0.2)) for _ in range(layers)), nn.Conv2d(2, 1, 3)
+        *(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.LeakyReLU(0.2)) for _ in range(layers)), nn.Conv2d(4, 1, 3)
     )
     with Count() as count:
-        wk.gradient_penalty(critic, torch.randn(2, 2, 6, 6), torch.randn(2, 2, 6, 6)).backward()
+        wk.gradient_penalty(critic, torch.randn(2, 4, 6, 6), torch.randn(2, 4, 6, 6)).backward()
     convolutions = {name: n for name, n in count.counts.items() if name.startswith("convolution")}
     assert convolutions == {
         "convolution": 2 * layers + 1,  # the last layer's tangent is not asked for: its δ is a constant
@@ -354,9 +355,9 @@ def test_small_layers_are_left_to_pytorch(monkeypatch):
 
 def test_curvature_is_not_followed_into_the_input():
     """Nobody asks for the penalty's gradient in x̂, for which the first layer's pullback would run once more."""
-    critic = nn.Sequential(nn.Conv2d(2, 2, 3), nn.Tanh(), nn.Conv2d(2, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 1))
+    critic = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Tanh(), nn.Conv2d(4, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 1))
     with Count() as count:
-        wk.gradient_penalty(critic, torch.randn(2, 2, 6, 6), torch.randn(2, 2, 6, 6)).backward()
+        wk.gradient_penalty(critic, torch.randn(2, 4, 6, 6), torch.randn(2, 4, 6, 6)).backward()
     assert {name: n for name, n in count.counts.items() if name.startswith("convolution_backward")} == {
         "convolution_backward.x": 2,  # the first pass
         "convolution_backward.w": 2,  # of the tangents

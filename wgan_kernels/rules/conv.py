@@ -8,6 +8,7 @@ feature map (pytorch#22577).
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from .bilinear import bilinear
 
@@ -25,6 +26,23 @@ class Geometry(NamedTuple):
     groups: int
 
 
+def _pullback(delta, w, x, how):
+    if _few_channels(x, how):
+        columns = w.flatten(1).t() @ delta.flatten(2)  # [B, in·kernel, pixels of δ]
+        return F.fold(columns, x.shape[2:], w.shape[2:], how.dilation, how.padding, how.stride)
+    return _backward(delta, x, w, None, *how, (True, False, False))[0]
+
+
+def _few_channels(x, how):
+    """Where a matrix product and the sum of its columns beat the CPU's kernel, which leaves vector units idle.
+
+    Of 64 images of 28×28, from 64 channels, 4×4, stride 2: to one channel 0.44 ms instead of 2.24, to three 1.2 instead
+    of 4.2, to four 1.8 instead of 4.8 (float32, 2 cores, AMD EPYC); from there on the two draw level.
+    """
+    plain = x.dim() == 4 and not how.transposed and how.groups == 1
+    return plain and x.shape[1] <= 3 and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+
+
 def _gradients(x, delta, w, how, asked):
     bias = [delta.shape[1]] if asked[2] else None
     return [g if wanted else None for g, wanted in zip(_backward(delta, x, w, bias, *how, asked), asked, strict=True)]
@@ -32,7 +50,7 @@ def _gradients(x, delta, w, how, asked):
 
 conv = bilinear(
     forward=lambda x, w, b, how: torch.convolution(x, w, b, *how),
-    pullback=lambda delta, w, x, how: _backward(delta, x, w, None, *how, (True, False, False))[0],
+    pullback=_pullback,
     weight_gradient=lambda x, delta, w, how: _backward(delta, x, w, None, *how, (False, True, False))[1],
     bias_gradient=lambda delta, how: delta.sum((0, *range(2, delta.dim()))),
     gradients=_gradients,

@@ -133,3 +133,14 @@ def test_the_checker_sees_imports():
     assert {"_checks", "ops", "second_order"} <= rooms
     outside, _ = imports(PACKAGE / "_dispatch.py")
     assert "torch" in outside
+
+
+def test_the_reference_has_every_public_name():
+    """With the same signature, but for what only chooses between implementations."""
+    import inspect
+
+    import wgan_kernels as wk
+
+    for name in set(wk.__all__) - {"backends", "reference", "use_backend"}:
+        ours, spec = getattr(wk, name), getattr(wk.reference, name)
+        assert list(inspect.signature(ours).parameters) == list(inspect.signature(spec).parameters), name

@@ -9,6 +9,7 @@ from .clip import clip_
 from .interpolate import interpolate
 from .norm_penalty import gradient_norm_penalty
 from .penalty import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty
+from .second_order import second_order
 from .wasserstein import critic_loss, generator_loss
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "optim",
     "r1_penalty",
     "r2_penalty",
+    "second_order",
 ]

@@ -140,6 +140,10 @@ def test_inference_tensors(backend, device):
         with wk.use_backend(backend):
             wk.clip_([w], 1.0)
         assert w.tolist() == [1.0] * 3
+    parameter = torch.full((2,), 2.0, device=device)
+    with wk.use_backend(backend):
+        wk.clip_([parameter, w], 0.5)
+    assert parameter.tolist() == [0.5] * 2 and w.tolist() == [0.5] * 3
 
 
 @on_every_backend

@@ -54,16 +54,25 @@ def clip_(params, bound=None, high=None, *, low=None):
     elif not _clip_at_once(tensors, low, high):
         _check(tensors)
         _clip_groups(tensors, low, high)
-        torch.autograd.graph.increment_version([t for t in tensors if not t.is_inference()])
+        torch.autograd.graph.increment_version(tensors)
 
 
 def _clip_at_once(tensors, low, high):
-    """The common case, a list of plain CPU tensors, without a cost per tensor in Python. False: nothing was done."""
+    """The common case, a list of CPU tensors, at little or no cost per tensor in Python. False: nothing was done.
+
+    The kernel looks at every tensor before it writes into the first, so what it refuses can be looked into calmly.
+    """
     first = tensors[0]
     if not isinstance(first, torch.Tensor) or _dispatch.choose("clip", first.device)[0] != "cpp":
         return False
     if torch._C._len_torch_dispatch_stack() or not _native.cpu.clip_list(tensors, low, high):
-        return False
+        if not all(isinstance(tensor, torch.Tensor) and tensor.is_cpu for tensor in tensors):
+            return False
+        try:
+            with torch.no_grad():
+                _library.leaves("cpp").clip_(tensors, low, high)
+        except (TypeError, RuntimeError):
+            return False
     torch.autograd.graph.increment_version(tensors)
     return True
 

@@ -1,11 +1,10 @@
 import importlib.util
-import os
-import subprocess
-import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
+from processes import run_python
 
 import wgan_kernels as wk
 from wgan_kernels import _dispatch
@@ -14,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 def run(code, **env):
-    return subprocess.run([sys.executable, "-c", code], env=os.environ | env, capture_output=True, text=True)
+    return run_python(code, Path(wk.__file__).parent.parent, **env)
 
 
 def test_default_on_the_cpu():

@@ -41,8 +41,9 @@ def _bwd_rule(leaves):
         slope = (2 * (1 - target / n)).masked_fill(idle, 0).view(shape)
         bend = (2 * target / n**3).masked_fill(idle, 0).view(shape)
         dot = (tangent * grad).unsqueeze(1).flatten(1).sum(1).view(shape)
-        share = penalty_grad.view(-1) / (grad.shape[0] if reduction == _REDUCTIONS["mean"] else 1)
-        share_grad = (slope * dot).flatten() / (grad.shape[0] if reduction == _REDUCTIONS["mean"] else 1)
+        count = grad.shape[0] if reduction == _REDUCTIONS["mean"] else 1
+        share = penalty_grad.view(-1) / count
+        share_grad = (slope * dot).flatten() / count
         penalty_grad_grad = share_grad if reduction == _REDUCTIONS["none"] else share_grad.sum()
         return penalty_grad_grad, share.view(shape) * (slope * tangent + bend * dot * grad), None, None, None, None
 

@@ -4,6 +4,9 @@ import threading
 
 import torch
 
+# Which argument of a layer's node the weight is; such a node says has_weight.
+_WEIGHT = 1
+
 
 def asked_for(ctx):
     """For each tensor argument of a Function, in order: does the running backward pass want its gradient?
@@ -50,13 +53,9 @@ def leaves_behind(ctx):
         if hasattr(node, "variable"):
             leaves.append(node.variable)
             continue
-        skip = WEIGHT_ARGUMENT if getattr(node, "has_weight", False) and will_run(node) else None
+        skip = _WEIGHT if getattr(node, "has_weight", False) and will_run(node) else None
         for argument, (behind, _) in enumerate(node.next_functions):
             if behind is not None and argument != skip and behind not in _pass.seen:
                 _pass.seen.add(behind)
                 stack.append(behind)
     return leaves
-
-
-# Which argument of a layer's node the weight is; such a node says has_weight.
-WEIGHT_ARGUMENT = 1

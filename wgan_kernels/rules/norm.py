@@ -31,24 +31,23 @@ class LayerNorm(torch.autograd.Function):
         ctx.save_for_backward(x, w, b, mean, rstd)
         ctx.shape, ctx.eps = shape, eps
         ctx.has_weight = w is not None
-        ctx.has = (True, w is not None, b is not None)
         return y
 
     @staticmethod
     def backward(ctx, delta):
         x, w, b, mean, rstd = ctx.saved_tensors
         asked = iter(asked_for(ctx))
-        x_asked, w_asked, b_asked = (has and next(asked) for has in ctx.has)
+        x_asked, w_asked, b_asked = (t is not None and next(asked) for t in (x, w, b))
         if not torch.is_grad_enabled():
             grads = aten.native_layer_norm_backward(
                 delta.contiguous(), x, ctx.shape, mean, rstd, w, b, [x_asked, w_asked, b_asked]
             )
             return *grads, None, None
-        samples = tuple(range(x.dim() - len(ctx.shape)))
+        normalised, _ = _normalised(x, mean, rstd, ctx.shape, ctx.eps) if w_asked else (None, None)
         return (
             Pullback.apply(delta, x, w, mean, rstd, ctx.shape, ctx.eps) if x_asked else None,
-            _over(samples, delta * _normalised(x, mean, rstd, ctx.shape, ctx.eps)) if w_asked else None,
-            _over(samples, delta) if b_asked else None,
+            (delta * normalised).sum_to_size(ctx.shape) if w_asked else None,
+            delta.sum_to_size(ctx.shape) if b_asked else None,
             None,
             None,
         )
@@ -67,17 +66,16 @@ class Pullback(torch.autograd.Function):
     def backward(ctx, t):
         delta, x, w, mean, rstd = ctx.saved_tensors
         shape = ctx.shape
-        asked = [*asked_for(ctx)]
+        asked = asked_for(ctx)
         inner = tuple(range(-len(shape), 0))
         p = _pullback(t, x, None, mean, rstd, shape)
         delta_grad = x_grad = w_grad = None
         if asked[0]:
             delta_grad = p if w is None else p * w
         if w is not None and asked[2]:
-            w_grad = _over(tuple(range(x.dim() - len(shape))), delta * p)
+            w_grad = (delta * p).sum_to_size(shape)
         if asked[1]:
-            normalised = _normalised(x, mean, rstd, shape, ctx.eps)
-            r = _scale(x, rstd, shape, ctx.eps)
+            normalised, r = _normalised(x, mean, rstd, shape, ctx.eps)
             g = delta if w is None else delta * w
             u = -(t * normalised).mean(inner, keepdim=True) * g - (g * normalised).mean(inner, keepdim=True) * t
             x_grad = r * (_pullback(u, x, None, mean, rstd, shape) - normalised * (g * p).mean(inner, keepdim=True))
@@ -93,19 +91,10 @@ def _pullback(g, x, w, mean, rstd, shape):
     return aten.native_layer_norm_backward(g.contiguous(), x, shape, mean, rstd, w, None, [True, False, False])[0]
 
 
-def _scale(x, rstd, shape, eps):
-    """r, as a function of x where derivatives of a higher order are recorded."""
-    if not torch.is_grad_enabled():
-        return rstd
-    return (x.var(tuple(range(-len(shape), 0)), correction=0, keepdim=True) + eps).rsqrt()
-
-
 def _normalised(x, mean, rstd, shape, eps):
-    """x̂, likewise."""
-    if not torch.is_grad_enabled():
-        return (x - mean) * rstd
-    return (x - x.mean(tuple(range(-len(shape), 0)), keepdim=True)) * _scale(x, rstd, shape, eps)
-
-
-def _over(samples, tensor):
-    return tensor.sum(samples) if samples else tensor
+    """(x̂, r), as functions of x where derivatives of a higher order are recorded."""
+    if torch.is_grad_enabled():
+        inner = tuple(range(-len(shape), 0))
+        mean = x.mean(inner, keepdim=True)
+        rstd = (x.var(inner, correction=0, keepdim=True) + eps).rsqrt()
+    return (x - mean) * rstd, rstd

@@ -28,9 +28,6 @@ class PlainProgress:
         left = (self.total - iteration) / rate
         print(f"{iteration}/{self.total}  {rate:.1f} it/s  {left:.0f} s left  {_figures(row)}", flush=True)
 
-    def say(self, text: str) -> None:
-        print(text, flush=True)
-
 
 class RichProgress:
     """A live bar with the rate, the time left and the latest figures."""
@@ -43,9 +40,6 @@ class RichProgress:
     def update(self, iteration: int, row: Mapping[str, float]) -> None:
         rate = (iteration - self.start) / max(time.monotonic() - self.started, 1e-9)
         self.bar.update(self.task, completed=iteration, rate=f"{rate:.1f} it/s", figures=_figures(row))
-
-    def say(self, text: str) -> None:
-        self.bar.console.print(text, highlight=False)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ enum class Added { yes, device, dtype, layout, overlap };
 inline const char* explain(Added added) {
   switch (added) {
     case Added::device:
-      return "must be on the CPU";
+      return "is not on the device of the kernel";
     case Added::dtype:
       return "must be float64, float32, float16 or bfloat16";
     case Added::layout:
@@ -74,43 +74,55 @@ inline Added add_strided(void* data, ScalarType type, int64_t itemsize, int64_t 
 
 }  // namespace detail
 
-// Appends the memory of a CPU tensor; writes nothing into it.
-inline Added add_tensor(AtenTensorHandle tensor, std::vector<Span>& spans) {
-  int32_t device, dtype, layout;
+// A tensor's memory as a leaf sees it; nothing is written.
+struct View {
+  void* data;
   int64_t count;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor, &device));
-  if (device != aoti_torch_device_type_cpu()) return Added::device;
+  ScalarType type;
+  bool contiguous;
+};
+
+// device: the kind of device that the kernel runs on, as aoti_torch_device_type_cpu() names it.
+inline Added read_tensor(AtenTensorHandle tensor, int32_t device, View& view) {
+  int32_t actual, dtype, layout;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor, &actual));
+  if (actual != device) return Added::device;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(tensor, &layout));
   if (layout != aoti_torch_layout_strided()) return Added::layout;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor, &dtype));
-  ScalarType type;
   if (dtype == aoti_torch_dtype_float32()) {
-    type = ScalarType::Float;
+    view.type = ScalarType::Float;
   } else if (dtype == aoti_torch_dtype_bfloat16()) {
-    type = ScalarType::BFloat16;
+    view.type = ScalarType::BFloat16;
   } else if (dtype == aoti_torch_dtype_float16()) {
-    type = ScalarType::Half;
+    view.type = ScalarType::Half;
   } else if (dtype == aoti_torch_dtype_float64()) {
-    type = ScalarType::Double;
+    view.type = ScalarType::Double;
   } else {
     return Added::dtype;
   }
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_numel(tensor, &count));
-  if (count == 0) return Added::yes;
-  void* data;
-  bool contiguous;
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_get_mutable_data_ptr(tensor, &data));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_is_contiguous(tensor, &contiguous));
-  if (contiguous) {
-    spans.push_back({data, count, 1, type});
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_numel(tensor, &view.count));
+  view.data = nullptr;
+  if (view.count != 0) STABLE_TORCH_ERROR_CODE_CHECK(torch_get_mutable_data_ptr(tensor, &view.data));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_is_contiguous(tensor, &view.contiguous));
+  return Added::yes;
+}
+
+// Appends a tensor's memory.
+inline Added add_tensor(AtenTensorHandle tensor, int32_t device, std::vector<Span>& spans) {
+  View view;
+  const Added added = read_tensor(tensor, device, view);
+  if (added != Added::yes || view.count == 0) return added;
+  if (view.contiguous) {
+    spans.push_back({view.data, view.count, 1, view.type});
     return Added::yes;
   }
   int64_t dim, *sizes, *strides;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(tensor, &dim));
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor, &sizes));
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor, &strides));
-  const int64_t itemsize = type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : 2;
-  return detail::add_strided(data, type, itemsize, dim, sizes, strides, spans);
+  const int64_t itemsize = view.type == ScalarType::Double ? 8 : view.type == ScalarType::Float ? 4 : 2;
+  return detail::add_strided(view.data, view.type, itemsize, dim, sizes, strides, spans);
 }
 
 }  // namespace wgan

@@ -62,7 +62,7 @@ void clip_(const std::vector<Tensor> params, double low, double high) {
   std::vector<Span> spans;
   spans.reserve(params.size());
   for (size_t i = 0; i < params.size(); ++i) {
-    const Added added = add_tensor(params[i].get(), spans);
+    const Added added = add_tensor(params[i].get(), aoti_torch_device_type_cpu(), spans);
     STD_TORCH_CHECK(added == Added::yes, "clip_: params[", i, "] ", explain(added));
   }
   clip_spans(spans, low, high);

@@ -83,9 +83,8 @@ def test_triton_on_the_cpu_needs_the_interpreter():
 
 def test_backends_table():
     table = wk.backends()
-    assert set(table) == {
-        (op, d) for op in ("clip", "interpolate", "norm_penalty", "wasserstein") for d in ("cpu", "cuda")
-    }
+    ops = ("clip", "interpolate", "norm_penalty", "wasserstein", "rmsprop", "adam")
+    assert set(table) == {(op, device) for op in ops for device in ("cpu", "cuda")}
     row = table["clip", "cpu"]
     assert row.chosen == "cpp" and "reference" in row.available and "cuda" in row.why_not
     text = str(table)

@@ -7,14 +7,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "wgan_kernels"
-STEMS = sorted(path.stem for path in (PACKAGE / "ops").glob("*.py") if path.stem != "__init__")
+STEMS = {room: sorted(path.stem for path in (PACKAGE / room).glob("[a-z]*.py")) for room in ("ops", "optim")}
 
 # One op, one stem: where each op has to have a file of its name.
 ROOMS = [
     "csrc/math/{}.h",
     "csrc/cpu/{}.cpp",
-    "wgan_kernels/reference/{}.py",
-    "wgan_kernels/ops/{}.py",
     "wgan_kernels/_triton/{}.py",
     "benchmarks/cases/{}.py",
     "python_tests/test_{}.py",
@@ -30,10 +28,11 @@ MAY_IMPORT = {
     "_dispatch": {"_native"},
     "_triton": {"_layout"},
     "ops": {"_checks", "_dispatch", "_layout", "_library", "_native", "reference"},
+    "optim": {"_checks", "_dispatch", "_library", "_native", "ops", "reference"},
     "rules": set(),
     "second_order": {"rules"},
     "penalty": {"_checks", "ops", "second_order"},
-    "__init__": {"reference", "_dispatch", "ops", "penalty", "second_order"},
+    "__init__": {"reference", "_dispatch", "ops", "optim", "penalty", "second_order"},
 }
 
 
@@ -68,19 +67,26 @@ CORE = [path for path in SOURCES if room_of(path) != "training"]
 
 
 def test_the_families_are_known():
-    assert STEMS == ["clip", "interpolate", "norm_penalty", "wasserstein"]
+    assert STEMS == {"ops": ["clip", "interpolate", "norm_penalty", "wasserstein"], "optim": ["adam", "rmsprop"]}
 
 
-@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("stem", [*STEMS["ops"], *STEMS["optim"]])
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_family_is_whole(room, stem):
     assert (ROOT / room.format(stem)).is_file()
 
 
+def test_every_family_has_a_reference():
+    for stem in STEMS["ops"]:
+        assert (PACKAGE / f"reference/{stem}.py").is_file()
+    for stem in STEMS["optim"]:
+        assert (PACKAGE / f"reference/optim/{stem}.py").is_file()
+
+
 def test_no_room_has_a_kernel_without_an_op():
     for room in ("csrc/math", "csrc/cpu"):
-        shared = {"host_device", "loops", "sum", "module"}
-        assert {path.stem for path in (ROOT / room).iterdir()} - shared == set(STEMS)
+        shared = {"host_device", "loops", "sum", "optimizer", "module"}
+        assert {path.stem for path in (ROOT / room).iterdir()} - shared == {*STEMS["ops"], *STEMS["optim"]}
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -141,6 +147,8 @@ def test_the_reference_has_every_public_name():
 
     import wgan_kernels as wk
 
-    for name in set(wk.__all__) - {"backends", "reference", "use_backend"}:
-        ours, spec = getattr(wk, name), getattr(wk.reference, name)
+    unlike = {"backends", "optim", "reference", "use_backend"}
+    pairs = {name: (getattr(wk, name), getattr(wk.reference, name)) for name in wk.__all__ if name not in unlike}
+    pairs |= {name: (getattr(wk.optim, name), getattr(wk.reference.optim, name)) for name in wk.optim.__all__}
+    for name, (ours, spec) in pairs.items():
         assert list(inspect.signature(ours).parameters) == list(inspect.signature(spec).parameters), name

@@ -1,6 +1,6 @@
 """Fused kernels for Wasserstein GANs on PyTorch. Needs torch alone; ``backends()`` tells what runs on this machine."""
 
-from . import reference
+from . import optim, reference
 from ._dispatch import backends, use_backend
 from .ops.clip import clip_
 from .ops.interpolate import interpolate
@@ -20,6 +20,7 @@ __all__ = [
     "gradient_norm_penalty",
     "gradient_penalty",
     "interpolate",
+    "optim",
     "r1_penalty",
     "r2_penalty",
     "reference",

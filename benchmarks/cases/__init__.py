@@ -2,9 +2,10 @@
 
 from fnmatch import fnmatchcase
 
-from . import clip, gradient_penalty, interpolate, norm_penalty, wasserstein
+from . import adam, clip, gradient_penalty, interpolate, norm_penalty, rmsprop, wasserstein
 
-CASES = (*clip.CASES, *interpolate.CASES, *norm_penalty.CASES, *wasserstein.CASES, *gradient_penalty.CASES)
+FAMILIES = (clip, interpolate, norm_penalty, wasserstein, rmsprop, adam, gradient_penalty)
+CASES = tuple(case for family in FAMILIES for case in family.CASES)
 
 
 def find(patterns):

@@ -25,23 +25,31 @@ inline bool is_plain_tensor(PyObject* object) {
   return type == PyTuple_GetItem(kinds, 1) || type == PyTuple_GetItem(kinds, 0);
 }
 
-// add(i, tensor) → bool for every tensor of a list; false as soon as one is not plain or not added, or throws: a
-// functorch or fake tensor has no memory of its own.
-template <class Add>
-bool read_list(PyObject* list, const Add& add) {
-  if (torch_tensor_from_pyobject == nullptr) return false;
+// read(tensor) → bool; false where the object is not a plain tensor or read throws: a functorch or fake tensor has no
+// memory of its own.
+template <class Read>
+bool read_tensor_object(PyObject* object, const Read& read) {
+  AtenTensorHandle tensor;
+  if (torch_tensor_from_pyobject == nullptr || !is_plain_tensor(object) ||
+      torch_tensor_from_pyobject(object, &tensor) != AOTI_TORCH_SUCCESS) {
+    return false;
+  }
+  bool done = false;
+  try {
+    done = read(tensor);
+  } catch (const std::exception&) {
+  }
+  aoti_torch_delete_tensor_object(tensor);
+  return done;
+}
+
+// read(i, tensor) → bool for every tensor of a list; false as soon as one is.
+template <class Read>
+bool read_list(PyObject* list, const Read& read) {
   const Py_ssize_t count = PyList_Size(list);
   for (Py_ssize_t i = 0; i < count; ++i) {
-    PyObject* object = PyList_GetItem(list, i);
-    AtenTensorHandle tensor;
-    if (!is_plain_tensor(object) || torch_tensor_from_pyobject(object, &tensor) != AOTI_TORCH_SUCCESS) return false;
-    bool added = false;
-    try {
-      added = add(i, tensor);
-    } catch (const std::exception&) {
-    }
-    aoti_torch_delete_tensor_object(tensor);
-    if (!added) return false;
+    const auto read_i = [&](AtenTensorHandle tensor) { return read(i, tensor); };
+    if (!read_tensor_object(PyList_GetItem(list, i), read_i)) return false;
   }
   return true;
 }

@@ -36,23 +36,8 @@ void clip_part(const Span& span, int64_t begin, int64_t count, double low, doubl
 }  // namespace
 
 void clip_spans(const std::vector<Span>& spans, double low, double high) {
-  int64_t total = 0;
-  for (const Span& span : spans) total += span.count;
-  if (total <= kGrain) {  // the common critic: no table of offsets, no threads
-    for (const Span& span : spans) clip_part(span, 0, span.count, low, high);
-    return;
-  }
-  std::vector<int64_t> ends(spans.size());
-  std::transform_inclusive_scan(spans.begin(), spans.end(), ends.begin(), std::plus<>(),
-                                [](const Span& span) { return span.count; });
-  torch::stable::parallel_for(0, total, kGrain, [&](int64_t begin, int64_t end) {
-    size_t s = std::upper_bound(ends.begin(), ends.end(), begin) - ends.begin();
-    for (; begin < end; ++s) {
-      const int64_t stop = std::min(end, ends[s]);
-      clip_part(spans[s], begin - (ends[s] - spans[s].count), stop - begin, low, high);
-      begin = stop;
-    }
-  });
+  parallel_items(spans, kGrain,
+                 [=](const Span& span, int64_t begin, int64_t count) { clip_part(span, begin, count, low, high); });
 }
 
 namespace {

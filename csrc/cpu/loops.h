@@ -5,6 +5,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
+#include <numeric>
+#include <vector>
 
 // One copy of a loop per instruction set, chosen when the library is loaded: x86-64-v4 is AVX-512, v3 is AVX2 with
 // F16C.
@@ -41,6 +44,28 @@ void parallel_rows(int64_t rows, int64_t width, const F& f) {
       const int64_t row = begin / width;
       const int64_t stop = std::min(end, (row + 1) * width);
       f(row, begin, stop - begin);
+      begin = stop;
+    }
+  });
+}
+
+// f(item, begin, count) over the elements [begin, begin + count) of items that each have a `count`.
+template <class Item, class F>
+void parallel_items(const std::vector<Item>& items, int64_t grain, const F& f) {
+  int64_t total = 0;
+  for (const Item& item : items) total += item.count;
+  if (total <= grain) {  // the common critic: no table of offsets, no threads
+    for (const Item& item : items) f(item, 0, item.count);
+    return;
+  }
+  std::vector<int64_t> ends(items.size());
+  std::transform_inclusive_scan(items.begin(), items.end(), ends.begin(), std::plus<>(),
+                                [](const Item& item) { return item.count; });
+  torch::stable::parallel_for(0, total, grain, [&](int64_t begin, int64_t end) {
+    size_t s = std::upper_bound(ends.begin(), ends.end(), begin) - ends.begin();
+    for (; begin < end; ++s) {
+      const int64_t stop = std::min(end, ends[s]);
+      f(items[s], begin - (ends[s] - items[s].count), stop - begin);
       begin = stop;
     }
   });

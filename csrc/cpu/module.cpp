@@ -1,7 +1,7 @@
 // wgan_kernels._cpu: importing it registers the CPU kernels. Its own functions do what the operators of their names do,
 // for lists of plain tensors, at a fraction of the cost per tensor.
 
-#include "../common/python_list.h"
+#include "../common/python_optimizer.h"
 #include "clip.h"
 
 namespace {
@@ -24,7 +24,10 @@ PyObject* clip_list(PyObject*, PyObject* args) {
   Py_RETURN_TRUE;
 }
 
-PyMethodDef methods[] = {{"clip_list", clip_list, METH_VARARGS, nullptr}, {nullptr, nullptr, 0, nullptr}};
+PyMethodDef methods[] = {{"clip_list", clip_list, METH_VARARGS, nullptr},
+                         {"rmsprop_list", wgan::rmsprop_list<aoti_torch_device_type_cpu>, METH_VARARGS, nullptr},
+                         {"adam_list", wgan::adam_list<aoti_torch_device_type_cpu>, METH_VARARGS, nullptr},
+                         {nullptr, nullptr, 0, nullptr}};
 PyModuleDef module = {PyModuleDef_HEAD_INIT, "_cpu", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace

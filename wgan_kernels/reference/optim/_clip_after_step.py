@@ -1,22 +1,11 @@
-"""What the two optimizers share: a ``clip`` per parameter group, applied when torch's own step is done."""
+"""What the two optimizers share: torch's own step, then the clip."""
 
 from ..clip import clip_
+from ._clip_groups import ClipGroups
 
 
-class ClipAfterStep:
+class ClipAfterStep(ClipGroups):
     """Mixin before a ``torch.optim`` class. ``clip=c`` clamps the group's parameters into [−c, c] after each step."""
-
-    def __init__(self, params, *, clip, **settings):
-        self.clip = clip
-        super().__init__(params, **settings)
-
-    def add_param_group(self, param_group):
-        super().add_param_group({"clip": self.clip, **param_group})
-
-    def __setstate__(self, state):
-        super().__setstate__(state)
-        for group in self.param_groups:  # a state_dict of torch's own optimizer has no clip
-            group.setdefault("clip", self.clip)
 
     def step(self, closure=None):
         loss = super().step(closure)

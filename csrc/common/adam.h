@@ -1,0 +1,28 @@
+// The operator adam_, on whatever device: its arguments become a list of parameters and settings.
+#pragma once
+
+#include "optimizer.h"
+
+namespace wgan {
+
+struct AdamSettings {
+  StepScalars step;
+  double beta1, beta2, eps, weight_decay;
+};
+
+// One step, on the device. Lists: params, grads, exp_avgs, exp_avg_sqs.
+void adam_step(const std::vector<Parameter>& parameters, const AdamSettings& settings);
+
+// params, grads, exp_avgs, exp_avg_sqs: tensors of any shapes, each in the order of its parameter; steps: [] each
+template <int32_t (*kDevice)()>
+void adam_(const std::vector<Tensor> params, const std::vector<Tensor> grads, const std::vector<Tensor> exp_avgs,
+           const std::vector<Tensor> exp_avg_sqs, const std::vector<Tensor> steps, std::optional<Tensor> lr_tensor,
+           std::optional<Tensor> grad_scale, std::optional<Tensor> found_inf, double lr, double beta1, double beta2,
+           double eps, double weight_decay, double clip, bool maximize) {
+  ParameterList list(kDevice());
+  add_lists("adam_", list, {&params, &grads, &exp_avgs, &exp_avg_sqs}, steps);
+  const StepScalars step = step_scalars("adam_", kDevice(), lr_tensor, grad_scale, found_inf, lr, clip, maximize);
+  adam_step(list.parameters(), {step, beta1, beta2, eps, weight_decay});
+}
+
+}  // namespace wgan

@@ -1,0 +1,68 @@
+// What the optimizers' operators share.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+
+#include <initializer_list>
+#include <optional>
+
+#include "parameter_list.h"
+
+namespace wgan {
+
+using torch::stable::Tensor;
+
+// A number in device memory, read when the kernel runs; absent where data is null.
+struct DeviceScalar {
+  const void* data = nullptr;
+  bool is_double = false;
+};
+
+inline bool read_scalar(AtenTensorHandle tensor, int32_t device, DeviceScalar& scalar) {
+  View view;
+  if (read_tensor(tensor, device, view) != Added::yes || view.count != 1) return false;
+  scalar = {view.data, view.type == ScalarType::Double};
+  return view.type == ScalarType::Double || view.type == ScalarType::Float;
+}
+
+// What every step is told beside the optimizer's own settings.
+struct StepScalars {
+  DeviceScalar lr_tensor, grad_scale, found_inf;
+  double lr;    // where there is no lr_tensor
+  double clip;  // infinity: none
+  bool maximize;
+};
+
+inline void add_lists(const char* op, ParameterList& list, std::initializer_list<const std::vector<Tensor>*> lists,
+                      const std::vector<Tensor>& steps) {
+  const size_t count = steps.size();
+  int l = 0;
+  for (const std::vector<Tensor>* tensors : lists) {
+    STD_TORCH_CHECK(tensors->size() == count || (l > 2 && tensors->empty()), op, ": lists of different lengths");
+    for (size_t i = 0; i < tensors->size(); ++i) {
+      STD_TORCH_CHECK(list.add(l, i, (*tensors)[i].get()), op, ": tensor ", i, " of list ", l,
+                      " must be a dense tensor of float64, float32, float16 or bfloat16 on the device of the kernel, "
+                      "of the dtype, shape and strides of its parameter");
+    }
+    ++l;
+  }
+  for (size_t i = 0; i < count; ++i) {
+    STD_TORCH_CHECK(list.add_step(i, steps[i].get()), op, ": step ", i, " must be one float32 on the device");
+  }
+}
+
+inline StepScalars step_scalars(const char* op, int32_t device, const std::optional<Tensor>& lr_tensor,
+                                const std::optional<Tensor>& grad_scale, const std::optional<Tensor>& found_inf,
+                                double lr, double clip, bool maximize) {
+  StepScalars step{{}, {}, {}, lr, clip, maximize};
+  const auto read = [&](const char* name, const std::optional<Tensor>& tensor, DeviceScalar& scalar) {
+    STD_TORCH_CHECK(!tensor || read_scalar(tensor->get(), device, scalar), op, ": ", name,
+                    " must be one float32 or float64 on the device");
+  };
+  read("lr_tensor", lr_tensor, step.lr_tensor);
+  read("grad_scale", grad_scale, step.grad_scale);
+  read("found_inf", found_inf, step.found_inf);
+  return step;
+}
+
+}  // namespace wgan

@@ -1,0 +1,85 @@
+// What an optimizer's loop needs to know of each parameter: where it, its gradient and its states lie.
+#pragma once
+
+#include <array>
+
+#include "tensor_list.h"
+
+namespace wgan {
+
+constexpr int kMaxLists = 5;  // params, grads and up to three states
+
+struct Parameter {
+  std::array<void*, kMaxLists> data;  // by list; null for a list that is empty
+  float* step;
+  int64_t count;
+  ScalarType type;
+};
+
+// Sizes and strides, which belong to the tensor.
+struct Order {
+  int64_t dim, *sizes, *strides;
+
+  explicit Order(AtenTensorHandle tensor) {
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(tensor, &dim));
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor, &sizes));
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor, &strides));
+  }
+
+  bool same_as(const Order& other) const {
+    if (dim != other.dim) return false;
+    for (int64_t d = 0; d < dim; ++d) {
+      if (sizes[d] != other.sizes[d] || (sizes[d] > 1 && strides[d] != other.strides[d])) return false;
+    }
+    return true;
+  }
+
+  // Whether the elements fill one run of memory: each stride is the product of the dimensions with smaller strides.
+  bool is_one_run(int64_t count) const {
+    for (int64_t run = 1; run < count;) {
+      int64_t d = 0;
+      while (d < dim && (sizes[d] == 1 || strides[d] != run)) ++d;
+      if (d == dim) return false;
+      run *= sizes[d];
+    }
+    return true;
+  }
+};
+
+// Reads the lists of an optimizer step tensor by tensor, params first, which have to live as long.
+class ParameterList {
+ public:
+  explicit ParameterList(int32_t device) : device_(device) {}
+
+  // The i-th tensor of a list. False where a kernel cannot take it: it has gaps, or is of another device, dtype, shape
+  // or order in memory than its parameter.
+  bool add(int list, int64_t i, AtenTensorHandle tensor) {
+    View view;
+    if (read_tensor(tensor, device_, view) != Added::yes) return false;
+    if (list == 0) {
+      parameters_.push_back({{view.data}, nullptr, view.count, view.type});
+      orders_.emplace_back(tensor);
+      return view.contiguous || orders_.back().is_one_run(view.count);
+    }
+    Parameter& parameter = parameters_.at(i);
+    parameter.data[list] = view.data;
+    return view.type == parameter.type && orders_[i].same_as(Order(tensor));
+  }
+
+  // The i-th step count, one float32.
+  bool add_step(int64_t i, AtenTensorHandle tensor) {
+    View view;
+    if (read_tensor(tensor, device_, view) != Added::yes) return false;
+    parameters_.at(i).step = static_cast<float*>(view.data);
+    return view.type == ScalarType::Float && view.count == 1;
+  }
+
+  const std::vector<Parameter>& parameters() const { return parameters_; }
+
+ private:
+  int32_t device_;
+  std::vector<Parameter> parameters_;
+  std::vector<Order> orders_;
+};
+
+}  // namespace wgan

@@ -1,0 +1,86 @@
+// rmsprop_list and adam_list of a device's Python module: what the operators do, for lists of plain tensors, at a
+// fraction of the cost per tensor.
+#pragma once
+
+#include "adam.h"
+#include "python_list.h"
+#include "rmsprop.h"
+
+namespace wgan {
+
+// The arguments that all steps have; those of an optimizer's own lie between lr and clip.
+struct StepArguments {
+  PyObject *lists, *steps, *lr_tensor, *grad_scale, *found_inf;
+  StepScalars scalars;
+
+  // lists: a tuple of lists, params first; false where an operator has to look into it.
+  bool read(int32_t device, ParameterList& parameters) {
+    const Py_ssize_t count = PyList_Size(steps);
+    for (Py_ssize_t l = 0; l < PyTuple_Size(lists); ++l) {
+      PyObject* list = PyTuple_GetItem(lists, l);
+      const Py_ssize_t size = PyList_Size(list);
+      if (size != count && (l <= 2 || size != 0)) return false;
+      const auto add = [&](int64_t i, AtenTensorHandle tensor) {
+        return parameters.add(static_cast<int>(l), i, tensor);
+      };
+      if (!read_list(list, add)) return false;
+    }
+    const auto add_step = [&](int64_t i, AtenTensorHandle tensor) { return parameters.add_step(i, tensor); };
+    return read_list(steps, add_step) && read(device, lr_tensor, scalars.lr_tensor) &&
+           read(device, grad_scale, scalars.grad_scale) && read(device, found_inf, scalars.found_inf);
+  }
+
+ private:
+  static bool read(int32_t device, PyObject* object, DeviceScalar& scalar) {
+    return object == Py_None ||
+           read_tensor_object(object, [&](AtenTensorHandle tensor) { return read_scalar(tensor, device, scalar); });
+  }
+};
+
+// f(parameters) without Python's lock → whether it was done. Where not, nothing was written.
+template <class F>
+PyObject* step_lists(int32_t device, StepArguments& arguments, const F& f) {
+  ParameterList list(device);
+  if (!arguments.read(device, list)) Py_RETURN_FALSE;
+  Py_BEGIN_ALLOW_THREADS;
+  f(list.parameters());
+  Py_END_ALLOW_THREADS;
+  Py_RETURN_TRUE;
+}
+
+template <int32_t (*kDevice)()>
+PyObject* rmsprop_list(PyObject*, PyObject* args) {
+  StepArguments a;
+  RmspropSettings s;
+  int maximize;
+  if (!PyArg_ParseTuple(args, "O!O!OOOddddddp", &PyTuple_Type, &a.lists, &PyList_Type, &a.steps, &a.lr_tensor,
+                        &a.grad_scale, &a.found_inf, &a.scalars.lr, &s.alpha, &s.eps, &s.weight_decay, &s.momentum,
+                        &a.scalars.clip, &maximize)) {
+    return nullptr;
+  }
+  a.scalars.maximize = maximize;
+  s.centered = PyTuple_Size(a.lists) > 3 && PyList_Size(PyTuple_GetItem(a.lists, 3)) > 0;
+  return step_lists(kDevice(), a, [&](const std::vector<Parameter>& parameters) {
+    s.step = a.scalars;
+    rmsprop_step(parameters, s);
+  });
+}
+
+template <int32_t (*kDevice)()>
+PyObject* adam_list(PyObject*, PyObject* args) {
+  StepArguments a;
+  AdamSettings s;
+  int maximize;
+  if (!PyArg_ParseTuple(args, "O!O!OOOddddddp", &PyTuple_Type, &a.lists, &PyList_Type, &a.steps, &a.lr_tensor,
+                        &a.grad_scale, &a.found_inf, &a.scalars.lr, &s.beta1, &s.beta2, &s.eps, &s.weight_decay,
+                        &a.scalars.clip, &maximize)) {
+    return nullptr;
+  }
+  a.scalars.maximize = maximize;
+  return step_lists(kDevice(), a, [&](const std::vector<Parameter>& parameters) {
+    s.step = a.scalars;
+    adam_step(parameters, s);
+  });
+}
+
+}  // namespace wgan

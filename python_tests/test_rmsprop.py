@@ -1,0 +1,67 @@
+import itertools
+import math
+
+import pytest
+import torch
+from cases import in_every_dtype, on_every_backend
+from optimizers import OPTIMIZERS, assert_step_as_good, awkward_params, clamped, steps, twins
+
+import wgan_kernels as wk
+from wgan_kernels import _library
+
+OURS, SPEC, TORCH = OPTIMIZERS["rmsprop"]
+SETTINGS = [
+    {"lr": 1e-2, "clip": clip, "centered": centered, "momentum": momentum, **other}
+    for clip, centered, momentum, other in itertools.product(
+        (None, 0.2), (False, True), (0, 0.9), ({}, {"weight_decay": 0.1, "maximize": True, "alpha": 0.5, "eps": 1e-3})
+    )
+]
+FORMS = [{}, {"centered": True}, {"momentum": 0.9}, {"centered": True, "momentum": 0.5, "weight_decay": 0.1}]
+
+
+@on_every_backend
+@in_every_dtype
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_equals_reference(backend, device, dtype, settings):
+    assert_step_as_good(backend, OURS, SPEC, awkward_params(dtype, device), settings)
+
+
+@on_every_backend
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_300_steps_beside_torch(backend, device, form):
+    params = [torch.randn(n, dtype=torch.float64, device=device, requires_grad=True) for n in (3, 70)]
+    for param in params:
+        param.grad = torch.zeros_like(param)
+    others = twins(params)
+    with wk.use_backend(backend):
+        steps(OURS(params, lr=5e-2, clip=0.5, **form), params, 300)
+    steps(TORCH(others, lr=5e-2, **form), others, 300, after=lambda: clamped(others, 0.5))
+    for param, other in zip(params, others, strict=True):
+        torch.testing.assert_close(param, other, rtol=1e-10, atol=1e-10)
+    assert 0 < sum((param.abs() == 0.5).sum() for param in params) < 73
+
+
+@on_every_backend
+@in_every_dtype
+def test_special_values_are_torchs(backend, device, dtype):
+    """In float64: in float16 torch's eps is 0, and its step for a gradient of 0 NaN."""
+    bad = [math.nan, math.inf, -math.inf, 0.0, 1.0]
+    pairs = list(itertools.product(bad, bad))
+    weights, grads = (torch.tensor(column, dtype=dtype, device=device) for column in zip(*pairs, strict=True))
+    params = [weights.repeat(9).requires_grad_()]
+    params[0].grad = grads.repeat(9)
+    others = twins(params, torch.float64)
+    with wk.use_backend(backend):
+        OURS(params, lr=0.5, clip=0.75).step()
+    SPEC(others, lr=0.5, clip=0.75).step()
+    torch.testing.assert_close(params[0], others[0].to(dtype), equal_nan=True)
+
+
+@on_every_backend
+def test_opcheck(backend, device):
+    lists = [[torch.rand(3, 4, device=device), torch.rand(5, device=device)] for _ in range(5)]
+    counts = [torch.zeros((), device=device) for _ in range(2)]
+    for centered, momentum in ((True, 0.9), (False, 0.0)):
+        arguments = (*lists[:3], lists[3] if centered else [], lists[4] if momentum else [], counts)
+        settings = (None, None, None, 1e-2, 0.9, 1e-8, 0.0, momentum, 0.1, False)
+        torch.library.opcheck(_library.operators(backend).rmsprop_, (*arguments, *settings))

@@ -1,5 +1,8 @@
 """torch.compile sees each op as one node, without graph breaks."""
 
+import copy
+
+import pytest
 import torch
 from torch import nn
 
@@ -49,3 +52,50 @@ def test_clip_mutates_within_a_graph():
     out = compiled(step)(x)
     assert all(p.abs().max() <= 0.1 for p in net.parameters())
     torch.testing.assert_close(out, net(x))
+
+
+def test_interpolate_draws_anew_in_every_call():
+    function = compiled(lambda real, fake: wk.interpolate(real, fake))
+    real, fake = torch.zeros(64, 2), torch.ones(64, 2)
+    first, second = function(real, fake), function(real, fake)
+    assert (first[:, 0] == first[:, 1]).all() and first[:, 0].unique().numel() == 64
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("kind", [wk.optim.RMSprop, wk.optim.Adam])
+def test_an_optimizer_steps_within_a_graph(kind):
+    params = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2, 2))]
+    twins = [nn.Parameter(param.detach().clone()) for param in params]
+    optimizer, other = kind(params, lr=0.1, clip=0.95), kind(twins, lr=0.1, clip=0.95)
+    step = compiled(optimizer.step)
+    for k in range(3):
+        for param, twin in zip(params, twins, strict=True):
+            param.grad = torch.full_like(param, k + 1.0)
+            twin.grad = param.grad.clone()
+        step()
+        other.step()
+    for param, twin in zip(params, twins, strict=True):
+        torch.testing.assert_close(param, twin)
+
+
+def test_inductor_runs_them():
+    """The default backend, which rewrites what is written in place."""
+    net = nn.Linear(3, 1)
+    optimizer = wk.optim.RMSprop(net.parameters(), lr=0.1, clip=0.05)
+    twin = copy.deepcopy(net)
+    other = wk.optim.RMSprop(twin.parameters(), lr=0.1, clip=0.05)
+
+    def losses(net, real, fake, eps):
+        scores = net(wk.interpolate(real, fake, eps))
+        return wk.critic_loss(net(real), net(fake), wk.gradient_norm_penalty(scores))
+
+    torch._dynamo.reset()
+    loss, step = torch.compile(losses, fullgraph=True), torch.compile(optimizer.step, fullgraph=True)
+    for _ in range(2):
+        real, fake, eps = torch.randn(4, 3), torch.randn(4, 3), torch.rand(4)
+        for function, net_, step_ in ((loss, net, step), (losses, twin, other.step)):
+            net_.zero_grad()
+            function(net_, real, fake, eps).backward()
+            step_()
+    for param, expected in zip(net.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(param, expected)

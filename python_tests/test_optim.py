@@ -297,26 +297,6 @@ def test_dispatch_modes_see_the_operator(name):
 
 
 @on_both
-@pytest.mark.parametrize("backend", ["cpp", "reference"])
-def test_compiles(name, backend):
-    """A compiled step, with gradients and states as its inputs, equals the eager one."""
-    ours, *_ = OPTIMIZERS[name]
-    params, others = pair_of_params(dtype=torch.float32)
-    optimizer, other = ours(params, lr=0.1, clip=0.5), ours(others, lr=0.1, clip=0.5)
-    torch._dynamo.reset()
-    compiled = torch.compile(optimizer.step)
-    with wk.use_backend(backend):
-        for k in range(3):
-            for param, twin in zip(params, others, strict=True):
-                param.grad = torch.full_like(param, k + 1.0)
-                twin.grad = param.grad.clone()
-            compiled()
-            other.step()
-    assert_same(params, others, rtol=1e-6, atol=1e-6)
-    assert {float(optimizer.state[param]["step"]) for param in params} == {3.0}
-
-
-@on_both
 @pytest.mark.parametrize(
     ("settings", "kind", "match"),
     [

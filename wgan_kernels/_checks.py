@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import sys
 
 import torch
 
@@ -10,12 +11,21 @@ DTYPES = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16}
 
 def floating(name, tensor):
     """A dense tensor of one of the four dtypes."""
-    if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        _subclass(name, tensor)
     if tensor.dtype not in DTYPES:
         raise TypeError(f"{name}: expected float64, float32, float16 or bfloat16, got {_dtype(tensor)}")
     if tensor.layout is not torch.strided:
         raise TypeError(f"{name}: expected a dense tensor, got layout {tensor.layout}")
+
+
+def _subclass(name, tensor):
+    """A subclass, of whatever kind but one: a DTensor is a part of a tensor, and its kernels would need the rest."""
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+    distributed = sys.modules.get("torch.distributed.tensor")  # where it was never imported there is no DTensor
+    if distributed is not None and isinstance(tensor, distributed.DTensor):
+        raise TypeError(f"{name}: expected a plain tensor, got a DTensor; pass .to_local(), or .full_tensor()")
 
 
 def batched(name, tensor):

@@ -71,6 +71,15 @@ def choose(op, device):
     return "reference", reason
 
 
+def is_intercepted():
+    """Whether someone wants to see operators: a compiler, a dispatch mode or a transform of torch.func."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
 def _check_name(name, source):
     if name != "auto" and name not in _BACKENDS:
         raise ValueError(f"{source}: backend is {name!r}, expected one of {', '.join(map(repr, ('auto', *_BACKENDS)))}")
@@ -80,12 +89,20 @@ def _why_not(backend, device):
     """None where the backend can run on this kind of device, else the reason. Every backend has every op."""
     if backend == "reference":
         return None
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active() and _is_batching():
+        return "kernels have no rule for torch.vmap"
     if backend == "triton":
         return _why_not_triton(device)
     key = {"cpp": "cpu", "cuda": "cuda"}[backend]
     if device != key:
         return f"its kernels run on {key}"
     return _native.why_not[key]
+
+
+def _is_batching():
+    """Whether a torch.vmap is under way, at any depth of torch.func's transforms."""
+    levels = torch._C._functorch.get_interpreter_stack() or ()
+    return any(level.key() == torch._C._functorch.TransformType.Vmap for level in levels)
 
 
 def _why_not_triton(device):

@@ -131,7 +131,7 @@ class FusedStep(ClipGroups):
 
     def _step_lists(self, backend, lists, settings):
         """The common case, by the compiled module's own function. False: nothing was done."""
-        if backend == "triton" or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        if backend == "triton" or _dispatch.is_intercepted():
             return False
         module = _native.cpu if backend == "cpp" else _native.cuda
         return getattr(module, f"{self._OP}_list")(tuple(lists[:-1]), lists[-1], *settings)

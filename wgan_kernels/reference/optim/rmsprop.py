@@ -1,4 +1,4 @@
-"""RMSprop (Hinton 2012, lecture 6e; centered: Graves 2013, equations 38 to 45), then the clip of Arjovsky et al. 2017."""
+"""RMSprop (Hinton 2012, lecture 6e; centered: Graves 2013, equations 38 to 45), then Arjovsky et al.'s clip."""
 
 import torch
 

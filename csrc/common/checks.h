@@ -18,6 +18,10 @@ inline bool same_layout(const Tensor& a, const Tensor& b) {
   return true;
 }
 
+inline bool same_device(const Tensor& a, const Tensor& b) {
+  return a.is_cpu() == b.is_cpu() && a.get_device_index() == b.get_device_index();
+}
+
 // [B, …] in contiguous or channels-last memory: sample i is the i-th run of numel/B elements.
 inline bool is_rows(const Tensor& t) {
   if (t.dim() == 0) return false;
@@ -40,15 +44,15 @@ inline void check_rows(const char* op, const char* name, const Tensor& t) {
 }
 
 inline void check_like(const char* op, const char* name, const Tensor& t, const Tensor& other) {
-  STD_TORCH_CHECK(same_layout(t, other) && t.scalar_type() == other.scalar_type(), op, ": ", name,
-                  " must have the shape, strides and dtype of the first tensor");
+  STD_TORCH_CHECK(same_layout(t, other) && t.scalar_type() == other.scalar_type() && same_device(t, other), op, ": ",
+                  name, " must have the shape, strides, dtype and device of the first tensor");
 }
 
 // One value per sample, in the compute type of `rows`.
 inline void check_per_sample(const char* op, const char* name, const Tensor& t, const Tensor& rows) {
   STD_TORCH_CHECK(t.dim() == 1 && t.size(0) == rows.size(0) && t.is_contiguous() &&
-                      t.scalar_type() == compute_type(rows.scalar_type()),
-                  op, ": ", name, " must be a contiguous [B] in the compute type");
+                      t.scalar_type() == compute_type(rows.scalar_type()) && same_device(t, rows),
+                  op, ": ", name, " must be a contiguous [B] in the compute type, on the device of the samples");
 }
 
 }  // namespace wgan

@@ -12,19 +12,6 @@ namespace wgan {
 
 using torch::stable::Tensor;
 
-// A number in device memory, read when the kernel runs; absent where data is null.
-struct DeviceScalar {
-  const void* data = nullptr;
-  bool is_double = false;
-};
-
-inline bool read_scalar(AtenTensorHandle tensor, int32_t device, DeviceScalar& scalar) {
-  View view;
-  if (read_tensor(tensor, device, view) != Added::yes || view.count != 1) return false;
-  scalar = {view.data, view.type == ScalarType::Double};
-  return view.type == ScalarType::Double || view.type == ScalarType::Float;
-}
-
 // What every step is told beside the optimizer's own settings.
 struct StepScalars {
   DeviceScalar lr_tensor, grad_scale, found_inf;
@@ -51,12 +38,12 @@ inline void add_lists(const char* op, ParameterList& list, std::initializer_list
   }
 }
 
-inline StepScalars step_scalars(const char* op, int32_t device, const std::optional<Tensor>& lr_tensor,
+inline StepScalars step_scalars(const char* op, ParameterList& list, const std::optional<Tensor>& lr_tensor,
                                 const std::optional<Tensor>& grad_scale, const std::optional<Tensor>& found_inf,
                                 double lr, double clip, bool maximize) {
   StepScalars step{{}, {}, {}, lr, clip, maximize};
   const auto read = [&](const char* name, const std::optional<Tensor>& tensor, DeviceScalar& scalar) {
-    STD_TORCH_CHECK(!tensor || read_scalar(tensor->get(), device, scalar), op, ": ", name,
+    STD_TORCH_CHECK(!tensor || list.add_scalar(tensor->get(), scalar), op, ": ", name,
                     " must be one float32 or float64 on the device");
   };
   read("lr_tensor", lr_tensor, step.lr_tensor);

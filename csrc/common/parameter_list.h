@@ -46,6 +46,12 @@ struct Order {
   }
 };
 
+// A number in device memory, read when the kernel runs; absent where data is null.
+struct DeviceScalar {
+  const void* data = nullptr;
+  bool is_double = false;
+};
+
 // Reads the lists of an optimizer step tensor by tensor, params first, which have to live as long.
 class ParameterList {
  public:
@@ -55,7 +61,7 @@ class ParameterList {
   // or order in memory than its parameter.
   bool add(int list, int64_t i, AtenTensorHandle tensor) {
     View view;
-    if (read_tensor(tensor, device_, view) != Added::yes) return false;
+    if (!read(tensor, view)) return false;
     if (list == 0) {
       parameters_.push_back({{view.data}, nullptr, view.count, view.type});
       orders_.emplace_back(tensor);
@@ -69,15 +75,32 @@ class ParameterList {
   // The i-th step count, one float32.
   bool add_step(int64_t i, AtenTensorHandle tensor) {
     View view;
-    if (read_tensor(tensor, device_, view) != Added::yes) return false;
+    if (!read(tensor, view)) return false;
     parameters_.at(i).step = static_cast<float*>(view.data);
     return view.type == ScalarType::Float && view.count == 1;
   }
 
+  // A number in device memory.
+  bool add_scalar(AtenTensorHandle tensor, DeviceScalar& scalar) {
+    View view;
+    if (!read(tensor, view)) return false;
+    scalar = {view.data, view.type == ScalarType::Double};
+    return view.count == 1 && (view.type == ScalarType::Double || view.type == ScalarType::Float);
+  }
+
   const std::vector<Parameter>& parameters() const { return parameters_; }
+  int32_t device_index() const { return device_index_; }
 
  private:
-  int32_t device_;
+  // All lie on the device of the first.
+  bool read(AtenTensorHandle tensor, View& view) {
+    int32_t index;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor, &index));
+    if (parameters_.empty()) device_index_ = index;
+    return index == device_index_ && read_tensor(tensor, device_, view) == Added::yes;
+  }
+
+  int32_t device_, device_index_ = 0;
   std::vector<Parameter> parameters_;
   std::vector<Order> orders_;
 };

@@ -3,6 +3,9 @@
 
 #include <Python.h>
 
+#include <stdexcept>
+#include <string>
+
 #include "tensor_list.h"
 
 // In LibTorch's stable shim since 2.14; null where an older torch runs this binary.
@@ -52,6 +55,22 @@ bool read_list(PyObject* list, const Read& read) {
     if (!read_tensor_object(PyList_GetItem(list, i), read_i)) return false;
   }
   return true;
+}
+
+// f() without Python's lock; false with a Python error set where a launch failed.
+template <class F>
+bool unlocked(const F& f) {
+  std::string error;
+  Py_BEGIN_ALLOW_THREADS;
+  try {
+    f();
+  } catch (const std::exception& e) {
+    error = e.what();
+    if (error.empty()) error = "a CUDA launch failed";
+  }
+  Py_END_ALLOW_THREADS;
+  if (!error.empty()) PyErr_SetString(PyExc_RuntimeError, error.c_str());
+  return error.empty();
 }
 
 }  // namespace wgan

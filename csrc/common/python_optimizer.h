@@ -14,7 +14,7 @@ struct StepArguments {
   StepScalars scalars;
 
   // lists: a tuple of lists, params first; false where an operator has to look into it.
-  bool read(int32_t device, ParameterList& parameters) {
+  bool read(ParameterList& parameters) {
     const Py_ssize_t count = PyList_Size(steps);
     for (Py_ssize_t l = 0; l < PyTuple_Size(lists); ++l) {
       PyObject* list = PyTuple_GetItem(lists, l);
@@ -26,25 +26,21 @@ struct StepArguments {
       if (!read_list(list, add)) return false;
     }
     const auto add_step = [&](int64_t i, AtenTensorHandle tensor) { return parameters.add_step(i, tensor); };
-    return read_list(steps, add_step) && read(device, lr_tensor, scalars.lr_tensor) &&
-           read(device, grad_scale, scalars.grad_scale) && read(device, found_inf, scalars.found_inf);
-  }
-
- private:
-  static bool read(int32_t device, PyObject* object, DeviceScalar& scalar) {
-    return object == Py_None ||
-           read_tensor_object(object, [&](AtenTensorHandle tensor) { return read_scalar(tensor, device, scalar); });
+    const auto scalar = [&](PyObject* object, DeviceScalar& scalar) {
+      const auto add_scalar = [&](AtenTensorHandle tensor) { return parameters.add_scalar(tensor, scalar); };
+      return object == Py_None || read_tensor_object(object, add_scalar);
+    };
+    return read_list(steps, add_step) && scalar(lr_tensor, scalars.lr_tensor) &&
+           scalar(grad_scale, scalars.grad_scale) && scalar(found_inf, scalars.found_inf);
   }
 };
 
-// f(parameters) without Python's lock → whether it was done. Where not, nothing was written.
+// f(list) → whether it was done. Where not, nothing was written.
 template <class F>
 PyObject* step_lists(int32_t device, StepArguments& arguments, const F& f) {
   ParameterList list(device);
-  if (!arguments.read(device, list)) Py_RETURN_FALSE;
-  Py_BEGIN_ALLOW_THREADS;
-  f(list.parameters());
-  Py_END_ALLOW_THREADS;
+  if (!arguments.read(list)) Py_RETURN_FALSE;
+  if (!unlocked([&] { f(list); })) return nullptr;
   Py_RETURN_TRUE;
 }
 
@@ -60,9 +56,9 @@ PyObject* rmsprop_list(PyObject*, PyObject* args) {
   }
   a.scalars.maximize = maximize;
   s.centered = PyTuple_Size(a.lists) > 3 && PyList_Size(PyTuple_GetItem(a.lists, 3)) > 0;
-  return step_lists(kDevice(), a, [&](const std::vector<Parameter>& parameters) {
+  return step_lists(kDevice(), a, [&](const ParameterList& list) {
     s.step = a.scalars;
-    rmsprop_step(parameters, s);
+    rmsprop_step(list, s);
   });
 }
 
@@ -77,9 +73,9 @@ PyObject* adam_list(PyObject*, PyObject* args) {
     return nullptr;
   }
   a.scalars.maximize = maximize;
-  return step_lists(kDevice(), a, [&](const std::vector<Parameter>& parameters) {
+  return step_lists(kDevice(), a, [&](const ParameterList& list) {
     s.step = a.scalars;
-    adam_step(parameters, s);
+    adam_step(list, s);
   });
 }
 

@@ -1,6 +1,7 @@
 // The operator rmsprop_, on whatever device: its arguments become a list of parameters and settings.
 #pragma once
 
+#include "../math/rmsprop.h"
 #include "optimizer.h"
 
 namespace wgan {
@@ -11,9 +12,19 @@ struct RmspropSettings {
   bool centered;
 };
 
+// What the formula needs, in the compute type, but for what may have to be read on the device.
+template <class C>
+math::Rmsprop<C> in_type(const RmspropSettings& s) {
+  return {.alpha = static_cast<C>(s.alpha),
+          .one_minus_alpha = static_cast<C>(1 - s.alpha),
+          .eps = static_cast<C>(s.eps),
+          .weight_decay = static_cast<C>(s.weight_decay),
+          .momentum = static_cast<C>(s.momentum)};
+}
+
 // One step, on the device. Lists: params, grads, square_avgs, grad_avgs (where centered), momentum_buffers (momentum ≠
 // 0).
-void rmsprop_step(const std::vector<Parameter>& parameters, const RmspropSettings& settings);
+void rmsprop_step(const ParameterList& list, const RmspropSettings& settings);
 
 // params, grads, square_avgs, grad_avgs, momentum_buffers: tensors of any shapes, each in the order of its parameter,
 // the last two lists empty where unused; steps: [] each
@@ -25,8 +36,8 @@ void rmsprop_(const std::vector<Tensor> params, const std::vector<Tensor> grads,
               double momentum, double clip, bool maximize) {
   ParameterList list(kDevice());
   add_lists("rmsprop_", list, {&params, &grads, &square_avgs, &grad_avgs, &momentum_buffers}, steps);
-  const StepScalars step = step_scalars("rmsprop_", kDevice(), lr_tensor, grad_scale, found_inf, lr, clip, maximize);
-  rmsprop_step(list.parameters(), {step, alpha, eps, weight_decay, momentum, !grad_avgs.empty()});
+  const StepScalars step = step_scalars("rmsprop_", list, lr_tensor, grad_scale, found_inf, lr, clip, maximize);
+  rmsprop_step(list, {step, alpha, eps, weight_decay, momentum, !grad_avgs.empty()});
 }
 
 }  // namespace wgan

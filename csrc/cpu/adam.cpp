@@ -4,7 +4,6 @@
 
 #include <cmath>
 
-#include "../math/adam.h"
 #include "optimizer.h"
 
 namespace wgan {
@@ -40,7 +39,8 @@ std::vector<math::AdamCorrection<double>> corrections(const std::vector<Paramete
 
 }  // namespace
 
-void adam_step(const std::vector<Parameter>& parameters, const AdamSettings& s) {
+void adam_step(const ParameterList& list, const AdamSettings& s) {
+  const std::vector<Parameter>& parameters = list.parameters();
   if (is_skipped(s.step)) return;
   for (const Parameter& p : parameters) *p.step += 1;
   const auto all = corrections(parameters, s);
@@ -49,13 +49,8 @@ void adam_step(const std::vector<Parameter>& parameters, const AdamSettings& s) 
     dispatch(p.type, [&](auto type) {
       using T = typename decltype(type)::type;
       using C = compute_t<T>;
-      const math::Adam<C> settings = {static_cast<C>(s.beta1),
-                                      static_cast<C>(1 - s.beta1),
-                                      static_cast<C>(s.beta2),
-                                      static_cast<C>(1 - s.beta2),
-                                      static_cast<C>(s.eps),
-                                      static_cast<C>(s.weight_decay),
-                                      static_cast<C>(grad_factor(s.step))};
+      math::Adam<C> settings = in_type<C>(s);
+      settings.grad_factor = static_cast<C>(grad_factor(s.step));
       const math::AdamCorrection<C> correction = {static_cast<C>(at.step_size), static_cast<C>(at.root_factor)};
       const auto list = [&](int l) { return static_cast<T*>(p.data[l]) + begin; };
       adam_run(list(0), static_cast<const T*>(list(1)), list(2), list(3), count, settings, correction,

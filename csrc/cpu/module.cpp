@@ -18,9 +18,7 @@ PyObject* clip_list(PyObject*, PyObject* args) {
     return wgan::add_tensor(tensor, cpu, spans) == wgan::Added::yes;
   };
   if (!wgan::read_list(list, add)) Py_RETURN_FALSE;
-  Py_BEGIN_ALLOW_THREADS;
-  wgan::clip_spans(spans, low, high);
-  Py_END_ALLOW_THREADS;
+  if (!wgan::unlocked([&] { wgan::clip_spans(spans, low, high); })) return nullptr;
   Py_RETURN_TRUE;
 }
 

@@ -2,7 +2,6 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "../math/rmsprop.h"
 #include "optimizer.h"
 
 namespace wgan {
@@ -29,13 +28,9 @@ void rmsprop_all(const std::vector<Parameter>& parameters, const RmspropSettings
     dispatch(p.type, [&](auto type) {
       using T = typename decltype(type)::type;
       using C = compute_t<T>;
-      const math::Rmsprop<C> settings = {static_cast<C>(value_of(s.step.lr_tensor, s.step.lr)),
-                                         static_cast<C>(s.alpha),
-                                         static_cast<C>(1 - s.alpha),
-                                         static_cast<C>(s.eps),
-                                         static_cast<C>(s.weight_decay),
-                                         static_cast<C>(s.momentum),
-                                         static_cast<C>(grad_factor(s.step))};
+      math::Rmsprop<C> settings = in_type<C>(s);
+      settings.lr = static_cast<C>(value_of(s.step.lr_tensor, s.step.lr));
+      settings.grad_factor = static_cast<C>(grad_factor(s.step));
       const auto list = [&](int l) { return p.data[l] ? static_cast<T*>(p.data[l]) + begin : nullptr; };
       rmsprop_run<kCentered, kMomentum>(list(0), static_cast<const T*>(list(1)), list(2), list(3), list(4), count,
                                         settings, Interval<T>(s.step.clip));
@@ -45,7 +40,8 @@ void rmsprop_all(const std::vector<Parameter>& parameters, const RmspropSettings
 
 }  // namespace
 
-void rmsprop_step(const std::vector<Parameter>& parameters, const RmspropSettings& s) {
+void rmsprop_step(const ParameterList& list, const RmspropSettings& s) {
+  const std::vector<Parameter>& parameters = list.parameters();
   if (is_skipped(s.step)) return;
   for (const Parameter& p : parameters) *p.step += 1;
   if (s.centered) {

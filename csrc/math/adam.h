@@ -10,7 +10,7 @@ namespace wgan::math {
 template <class C>
 struct Adam {
   C beta1, one_minus_beta1, beta2, one_minus_beta2, eps, weight_decay;
-  C grad_factor;  // ±1/grad_scale: what maximize and a gradient scaler make of the gradient
+  C grad_factor = 1;  // ±1/grad_scale: what maximize and a gradient scaler make of the gradient
 };
 
 // m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ), as what they come to at step t.

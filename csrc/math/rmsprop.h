@@ -9,8 +9,9 @@ namespace wgan::math {
 
 template <class C>
 struct Rmsprop {
-  C lr, alpha, one_minus_alpha, eps, weight_decay, momentum;
-  C grad_factor;  // ±1/grad_scale: what maximize and a gradient scaler make of the gradient
+  C alpha, one_minus_alpha, eps, weight_decay, momentum;
+  C lr = 0;
+  C grad_factor = 1;  // ±1/grad_scale: what maximize and a gradient scaler make of the gradient
 };
 
 // The new w. square_avg, and where it is used grad_avg and buffer, are replaced by their new values.

@@ -34,7 +34,7 @@ class Trainer:
         self.generator = Generator(config.latent).to(config.device, memory_format=torch.channels_last)
         # With its buffers: the mean of BatchNorm's statistics is close to the statistics of the mean weights.
         self.ema = AveragedModel(self.generator, multi_avg_fn=self._average, use_buffers=True).eval()
-        self.critic_optimizer = _optimizer(config, self.critic)
+        self.critic_optimizer = _optimizer(config, self.critic, clip=config.clip if config.method == "wgan" else None)
         self.generator_optimizer = _optimizer(config, self.generator)
         self.random = torch.Generator(config.device).manual_seed(config.seed)
         self.critic_step = self._critic_step()
@@ -116,7 +116,7 @@ class Trainer:
 
     def _critic_step(self) -> Callable[..., Metrics]:
         if self.config.method == "wgan":
-            return partial(clipped_critic_step, bound=self.config.clip)
+            return clipped_critic_step
         return partial(penalised_critic_step, weight=self.config.penalty_weight, random=self.random)
 
     def _noise(self, count: int, random: torch.Generator) -> torch.Tensor:
@@ -127,8 +127,8 @@ class Trainer:
         return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
 
-def _optimizer(config: Config, network: torch.nn.Module) -> torch.optim.Optimizer:
+def _optimizer(config: Config, network: torch.nn.Module, clip: float | None = None) -> torch.optim.Optimizer:
     """WGAN asks for an optimizer without momentum (its section 4); WGAN-GP for Adam."""
     if config.method == "wgan":
-        return torch.optim.RMSprop(network.parameters(), config.lr)
-    return torch.optim.Adam(network.parameters(), config.lr, betas=(0.5, 0.9), fused=True)
+        return wk.optim.RMSprop(network.parameters(), config.lr, clip=clip)
+    return wk.optim.Adam(network.parameters(), config.lr, betas=(0.5, 0.9), clip=clip)

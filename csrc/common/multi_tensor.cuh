@@ -10,7 +10,7 @@
 //   struct Step {
 //     using type = T;                           // of the elements
 //     static constexpr int arrays = 4;          // per tensor: parameter, gradient, two states
-//     static constexpr unsigned reads = 0b1111, writes = 0b1101, optional = 0;  // masks by array, see vectors.cuh
+//     static constexpr unsigned reads = 0b1111, writes = 0b1101;  // masks by array: vectors.cuh
 //     static constexpr bool has_step = true;    // whether Run::step is in the table
 //     ...                                       // settings, by value or pointers to device memory
 //     __device__ Context begin(const float* step) const;                  // once per thread; step: null without

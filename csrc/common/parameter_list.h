@@ -16,10 +16,11 @@ struct Parameter {
   ScalarType type;
 };
 
-// Sizes and strides, which belong to the tensor.
+// Sizes and strides, which belong to the tensor; null for a contiguous one, which needs no look at them.
 struct Order {
-  int64_t dim, *sizes, *strides;
+  int64_t dim = 0, *sizes = nullptr, *strides = nullptr;
 
+  Order() = default;
   explicit Order(AtenTensorHandle tensor) {
     STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(tensor, &dim));
     STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor, &sizes));
@@ -64,12 +65,13 @@ class ParameterList {
     if (!read(tensor, view)) return false;
     if (list == 0) {
       parameters_.push_back({{view.data}, nullptr, view.count, view.type});
-      orders_.emplace_back(tensor);
+      orders_.push_back(view.contiguous ? Order{} : Order(tensor));
       return view.contiguous || orders_.back().is_one_run(view.count);
     }
     Parameter& parameter = parameters_.at(i);
     parameter.data[list] = view.data;
-    return view.type == parameter.type && orders_[i].same_as(Order(tensor));
+    if (view.type != parameter.type || view.count != parameter.count) return false;
+    return orders_[i].strides == nullptr ? view.contiguous : orders_[i].same_as(Order(tensor));
   }
 
   // The i-th step count, one float32.

@@ -21,17 +21,15 @@ template <class T>
 constexpr int kVector = 16 / sizeof(T);
 
 // How many elements the arrays begin after a 16-byte boundary; −1 where that differs between them, and no access of 16
-// bytes would be aligned in all. A null array is absent.
+// bytes would be aligned in all.
 template <class T, int kArrays>
 WGAN_HD int common_lead(T* const (&array)[kArrays]) {
-  int lead = -2;
-  for (int a = 0; a < kArrays; ++a) {
-    if (array[a] == nullptr) continue;
-    const int own = static_cast<int>(reinterpret_cast<uintptr_t>(array[a]) % 16 / sizeof(T));
-    if (lead != -2 && own != lead) return -1;
-    lead = own;
+  const auto lead_of = [](const T* p) { return static_cast<int>(reinterpret_cast<uintptr_t>(p) % 16 / sizeof(T)); };
+  const int lead = lead_of(array[0]);
+  for (int a = 1; a < kArrays; ++a) {
+    if (lead_of(array[a]) != lead) return -1;
   }
-  return lead == -2 ? 0 : lead;
+  return lead;
 }
 
 // The elements [first, last) of kWidth, `stride` apart; the others are 0.
@@ -79,9 +77,6 @@ namespace detail {
 template <class Op, int kWidth, int kSlots, bool kWhole, class T, int kArrays, class F>
 __device__ __forceinline__ void turn(T* const (&array)[kArrays], int64_t stride, int64_t i, int64_t sweep, int64_t lo,
                                      int64_t hi, const F& f) {
-  const auto has = [&](unsigned mask, int a) {
-    return (mask >> a & 1) && (!(Op::optional >> a & 1) || array[a] != nullptr);
-  };
   const auto first = [&](int64_t at) { return kWhole || at >= lo ? 0 : static_cast<int>(lo - at); };
   const auto last = [&](int64_t at) { return kWhole || at + kWidth <= hi ? kWidth : static_cast<int>(hi - at); };
   if (!kWhole && (i >= hi || i + kWidth <= lo)) return;
@@ -91,7 +86,7 @@ __device__ __forceinline__ void turn(T* const (&array)[kArrays], int64_t stride,
     const int64_t at = i + s * sweep;
 #pragma unroll
     for (int a = 0; a < kArrays; ++a) {
-      if (has(Op::reads, a)) x[s][a] = load<kWidth>(array[a] + at * stride, stride, first(at), last(at));
+      if (Op::reads >> a & 1) x[s][a] = load<kWidth>(array[a] + at * stride, stride, first(at), last(at));
     }
   }
 #pragma unroll
@@ -101,7 +96,7 @@ __device__ __forceinline__ void turn(T* const (&array)[kArrays], int64_t stride,
     const int64_t at = i + s * sweep;
 #pragma unroll
     for (int a = 0; a < kArrays; ++a) {
-      if (has(Op::writes, a)) store<kWidth>(array[a] + at * stride, stride, x[s][a], first(at), last(at));
+      if (Op::writes >> a & 1) store<kWidth>(array[a] + at * stride, stride, x[s][a], first(at), last(at));
     }
   }
 }
@@ -128,10 +123,9 @@ __device__ __forceinline__ void stream(T* const (&array)[kArrays], int64_t strid
 
 // Takes the elements [lo, hi) of kArrays arrays through f, shared among `lanes` threads of which this is number `lane`.
 //
-// Op says what happens to array a, by bit a of three masks: Op::reads, Op::writes, and Op::optional where it may be
-// null, which reads as 0. f(i, x, first, last) gets the elements from i on of every array, x[a].at[k], and leaves there
-// what is to be written. Only k in [first, last) counts: outside, at the ends of the range, nothing was read and
-// nothing is written.
+// Op says what happens to array a, by bit a of two masks: Op::reads and Op::writes. f(i, x, first, last) gets the
+// elements from i on of every array, x[a].at[k], and leaves there what is to be written. Only k in [first, last)
+// counts: outside, at the ends of the range, nothing was read and nothing is written.
 //
 // Elements lie `stride` apart. A stride other than 1, or arrays that differ in alignment, go element by element.
 template <class Op, class T, int kArrays, class F>

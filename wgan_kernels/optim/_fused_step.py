@@ -80,36 +80,29 @@ class FusedStep(ClipGroups):
 
     def _gather(self, group):
         """({device: [params, grads, a list per state …, steps]}, the parameters that have no gradient)."""
-        names = self._states(group)
         by_device, idle = {}, []
         for param in group["params"]:
-            grad = param.grad
-            if grad is None:
+            if param.grad is None:
                 idle.append(param)
-                continue
-            if grad.is_sparse:
-                raise RuntimeError(
-                    "params: a gradient is sparse, expected dense ones; torch.optim.SparseAdam takes them"
-                )
-            state = self.state[param]
-            if not state:
-                self._begin(param, state, names)
-            lists = by_device.get(param.device)
-            if lists is None:
-                lists = by_device[param.device] = [[] for _ in range(len(names) + 3)]
-            lists[0].append(param)
-            lists[1].append(grad)
-            for i, name in enumerate(names, 2):
-                if name is not None:
-                    lists[i].append(state[name])
-            lists[-1].append(state["step"])
-        return by_device, idle
+            else:
+                by_device.setdefault(param.device, []).append(param)
+        names = self._states(group)
+        return {device: self._lists(params, names) for device, params in by_device.items()}, idle
 
-    @staticmethod
-    def _begin(param, state, names):
+    def _lists(self, params, names):
+        grads = [param.grad for param in params]
+        if any(grad.is_sparse for grad in grads):
+            raise RuntimeError("params: a gradient is sparse, expected dense ones; torch.optim.SparseAdam takes them")
+        states = [self.state[param] or self._begin(param, names) for param in params]
+        columns = [[] if name is None else [state[name] for state in states] for name in names]
+        return [params, grads, *columns, [state["step"] for state in states]]
+
+    def _begin(self, param, names):
+        state = self.state[param]
         state["step"] = torch.zeros((), dtype=torch.float32, device=param.device)
         for name in filter(None, names):
             state[name] = torch.zeros_like(param, memory_format=torch.preserve_format)
+        return state
 
     def _update(self, group, device, lists):
         backend, _ = _dispatch.choose(self._OP, device)

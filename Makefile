@@ -1,12 +1,17 @@
-# train · test · fuzz · bench · gpu-check · check · format: each sets up what it needs, the second call starts at once.
+# train · test · fuzz · bench · gpu-check · wheel · wheel-check · check · format: each sets up what it needs, once.
 PYTHON ?= python3
 SEED   ?= $(shell date +%s)
 VENV   := .venv
 PY     := $(VENV)/bin/python
+TORCH  ?= 2.13.0
+WHEEL_CHECK := build/wheel-check
+# Tests of the source tree, of its benchmarks and of training: not for an installed wheel, or in need of torchvision.
+NOT_OF_THE_WHEEL := benchmarks_cli build cuda_code cuda_on_host imports layout philox train_mnist training_checkpoint \
+	training_config training_data training_metrics training_run wheel
 NATIVE := setup.py pyproject.toml $(wildcard csrc/*/*)
 CXX_FILES = $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 
-.PHONY: train test fuzz bench gpu-check check format clean
+.PHONY: train test fuzz bench gpu-check wheel wheel-check check format clean
 .DEFAULT_GOAL := test
 
 train: $(VENV)/.train        ## WGAN-GP digits on MNIST; at most 4.75 minutes of training, on two cores
@@ -32,9 +37,30 @@ format: $(VENV)/.dev         ## style; rewrites
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/clang-format -i $(CXX_FILES)
 
-gpu-check:                   ## on a machine with a GPU and torch: builds in place, runs the suite; installs nothing
-	$(PYTHON) setup.py build_ext --inplace
-	$(PYTHON) -m pytest
+gpu-check:                   ## on a machine with a GPU and torch: builds in place, tests, sanitizes, times; installs nothing
+	FORCE_CUDA=1 $(PYTHON) setup.py build_ext --inplace
+	$(PYTHON) python_tests/gpu_check.py
+
+wheel: $(VENV)/.dev          ## the sdist, and from it the wheel for CPUs, audited; both into dist/
+	rm -rf dist build/wheel
+	WGAN_KERNELS_BUILD=cpu $(PY) -m build --no-isolation --outdir build/wheel
+	PATH="$(abspath $(VENV))/bin:$$PATH" auditwheel repair --strip --exclude 'libtorch*.so' --exclude libc10.so \
+		--wheel-dir dist build/wheel/*.whl
+	mv build/wheel/*.tar.gz dist
+	$(VENV)/bin/abi3audit --strict --summary dist/*.whl
+	ls -l dist
+
+wheel-check: wheel           ## that wheel in a fresh environment: PYTHON=… with TORCH=…; tests of the ops, and their times
+	$(PYTHON) -m venv --clear $(WHEEL_CHECK)
+	$(WHEEL_CHECK)/bin/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH) pytest hypothesis \
+		"$$(echo dist/*.whl)[bench]"
+	mkdir $(WHEEL_CHECK)/run
+	cp -r python_tests benchmarks pyproject.toml $(WHEEL_CHECK)/run
+	cd $(WHEEL_CHECK)/run && ../bin/python -c "import sys, torch, wgan_kernels as wk; table = wk.backends(); \
+		print('Python', sys.version, 'torch', torch.__version__, wk.__file__, table); \
+		assert wk.__file__.startswith(sys.prefix) and {table[key].chosen for key in table if 'cpu' in key} == {'cpp'}"
+	cd $(WHEEL_CHECK)/run && ../bin/python -m pytest $(NOT_OF_THE_WHEEL:%=--ignore=python_tests/test_%.py)
+	cd $(WHEEL_CHECK)/run && ../bin/python -m benchmarks run clip/1000x4 'interpolate/64x*'
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info wgan_kernels/*.so

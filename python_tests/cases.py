@@ -6,6 +6,8 @@ import math
 import pytest
 import torch
 
+from wgan_kernels import _native
+
 # Relative to the largest element of the exact result. Half types are judged by eager's own error instead.
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-6}
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -14,6 +16,8 @@ DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 def _why_not(backend, device):
     if device == "cuda" and not torch.cuda.is_available():
         return "needs a CUDA device: this test has never run on one here"
+    if backend == "cuda" and _native.cuda is None:
+        return f"the CUDA kernels are not built: {_native.why_not['cuda']}"
     if backend == "triton" and importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     if backend == "triton" and device == "cpu" and torch.cuda.is_available():
@@ -35,8 +39,9 @@ def _params(pairs):
 
 # Every backend that a kernel has, on every device where it can run.
 on_every_backend = pytest.mark.parametrize(
-    ("backend", "device"), _params([("cpp", "cpu"), ("triton", "cpu"), ("triton", "cuda")])
+    ("backend", "device"), _params([("cpp", "cpu"), ("triton", "cpu"), ("triton", "cuda"), ("cuda", "cuda")])
 )
+on_cuda = pytest.mark.parametrize(("backend", "device"), _params([("triton", "cuda"), ("cuda", "cuda")]))
 in_every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 
 # Sizes and strides of a batch, plain and awkward. Each takes (dtype, device) and draws from the global generator.

@@ -80,7 +80,8 @@ def test_without_triton_the_reason_is_given():
 import sys
 sys.modules["triton"] = None
 import torch, wgan_kernels as wk
-from wgan_kernels import _dispatch
+from wgan_kernels import _dispatch, _native
+_native.why_not["cuda"] = "not built"
 print(_dispatch._why_not("triton", "cuda"), _dispatch.choose("clip", torch.device("cuda"))[0])
 """
     assert run(code, PACKAGE.parent).strip() == "Triton is not installed reference"

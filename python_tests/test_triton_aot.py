@@ -21,20 +21,24 @@ WIDTHS = {"wide": 4096, "odd": 33}
 ODD_ARCHITECTURE = 90
 # Kernels that stream through memory, and whether they also write as much as they read.
 STREAMING = {
+    "adam_kernel": True,
     "clip_kernel": True,
     "interpolate_bwd_kernel": True,
     "interpolate_fwd_kernel": True,
     "interpolate_random_kernel": True,
     "norm_penalty_bwd_kernel": True,
+    "rmsprop_kernel": True,
     "square_sum_kernel": False,
 }
+# Those of them whose programs find out at run time whether their memory is aligned.
+ASKING = {"adam_kernel", "clip_kernel", "rmsprop_kernel"}
 
 
 def launch_everything(dtype, width):
     """One representative call, at least, of every launcher: the place to add a new one."""
     import torch
 
-    from wgan_kernels._triton import clip, interpolate, norm_penalty, wasserstein
+    from wgan_kernels._triton import _written, adam, clip, interpolate, norm_penalty, rmsprop, wasserstein
 
     compute = torch.float64 if dtype is torch.float64 else torch.float32
     x, scalar, per_sample = (
@@ -43,7 +47,14 @@ def launch_everything(dtype, width):
         torch.zeros(4, dtype=compute),
     )
     many, few = torch.zeros(20_000, dtype=dtype), torch.zeros(4, dtype=dtype)
+    step, number = torch.zeros(()), torch.zeros((), dtype=torch.float64)
+    for lists, scalars in (([x], (step, number, step)), ([], (None, None, None))):
+        rmsprop.rmsprop_(
+            [x], [x], [x], lists, lists, [step], *scalars, 0.1, 0.9, 1e-8, 0.1, float(bool(lists)), 1.0, True
+        )
+        adam.adam_([x], [x], [x], [x], [step], *scalars, 0.1, 0.0, 0.9, 1e-8, 0.1, 1.0, True)
     clip.clip_([x], -0.1, 0.1)
+    _written.written([0], x.device)
     interpolate.interpolate_fwd(x, x, per_sample)
     interpolate.interpolate_bwd(x, per_sample)
     interpolate.interpolate_random(x, x, 0, 0)
@@ -87,7 +98,8 @@ def compile_everything(architecture):
                         "form": form,
                         "load": widest_access("ld", image.asm["ptx"]),
                         "store": widest_access("st", image.asm["ptx"]),
-                        "stack": stack_bytes(image.asm["cubin"]),
+                        "spilled": spilled_bytes(image, architecture),
+                        "atomics": re.findall(r"bar\.sync|\b(?:atom|red)\.global\S*", image.asm["ptx"]),
                     }
                 )
     kernels = set()
@@ -133,18 +145,28 @@ def widest_access(kind, ptx):
     return max((int(count or 1) * int(bits) // 8 for count, bits in accesses), default=0)
 
 
-def stack_bytes(cubin):
-    """Local memory per thread, which is where registers are spilled to."""
+def spilled_bytes(image, architecture):
+    """Of registers, to local memory, per thread.
+
+    ptxas is asked only where there is local memory at all: the slow path of its float64 division may take some bytes.
+    """
     import tempfile
 
     import triton
+    from triton.backends.nvidia.compiler import get_ptxas
 
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
+    with tempfile.TemporaryDirectory() as folder:
+        cubin, ptx = (pathlib.Path(folder, name) for name in ("kernel.cubin", "kernel.ptx"))
+        cubin.write_bytes(image.asm["cubin"])
+        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", cubin]
         usage = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return sum(int(bytes_) for bytes_ in re.findall(r"(?:STACK|LOCAL):(\d+)", usage))
+        if not any(int(count) for count in re.findall(r"(?:STACK|LOCAL):(\d+)", usage)):
+            return 0
+        ptx.write_text(image.asm["ptx"])
+        target = re.search(r"\.target (\w+)", image.asm["ptx"])[1]
+        command = [get_ptxas(architecture).path, "-v", f"-arch={target}", ptx, "-o", cubin]
+        usage = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    return sum(int(count) for count in re.findall(r"(\d+) bytes spill", usage))
 
 
 @pytest.fixture(scope="module")
@@ -198,16 +220,25 @@ def test_streams_sixteen_bytes_at_a_time(report):
 
 
 def test_odd_widths_stay_within_one_element(reports):
-    """A wider access would be misaligned in every row but the first. clip_ has no rows."""
+    """A wider access would be misaligned in every row but the first."""
     odd = [entry for entry in reports[ODD_ARCHITECTURE]["compiled"] if entry["form"] == "odd"]
     assert odd
     for entry in odd:
-        if entry["kernel"] in STREAMING.keys() - {"clip_kernel"}:
+        if entry["kernel"] in STREAMING.keys() - ASKING:
             assert max(entry["load"], entry["store"]) <= 8, entry
 
 
 def test_spills_nothing(report):
-    assert [entry for entry in report["compiled"] if entry["stack"]] == []
+    assert [entry for entry in report["compiled"] if entry["spilled"]] == []
+
+
+def test_the_only_atomic_is_an_integer_that_orders_memory(report):
+    """Adam's count of programs that are done: a barrier, an addition that releases and acquires, a broadcast."""
+    for entry in report["compiled"]:
+        atomics = [i for i, name in enumerate(entry["atomics"]) if name != "bar.sync"]
+        assert len(atomics) == (entry["kernel"] == "adam_kernel"), entry
+        for i in atomics:
+            assert entry["atomics"][i - 1 : i + 2] == ["bar.sync", "atom.global.gpu.acq_rel.add.u64", "bar.sync"]
 
 
 if __name__ == "__main__":

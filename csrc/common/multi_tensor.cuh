@@ -49,12 +49,6 @@ constexpr size_t kOpBytes = 256;
 constexpr size_t kLargeTable = kArgumentBytes - kOpBytes;
 constexpr size_t kSmallTable = 4096 - kOpBytes;
 
-// Elements [lo, hi) of one tensor of the table.
-struct Part {
-  int tensor;
-  int64_t lo, hi;
-};
-
 // kPointers per tensor: its arrays, and its step where there is one.
 template <int kPointers, size_t kBytes>
 struct Table {
@@ -68,16 +62,7 @@ struct Table {
   void* data[kPointers][kCapacity];
   int32_t first_block[kCapacity];  // ascending, from 0
 
-  // Blocks begin at 16-byte boundaries: the first of a tensor that begins `lead` elements after one is shorter.
-  WGAN_HD void add(int64_t elements, int64_t stride_, int lead) {
-    count[tensors] = elements;
-    stride[tensors] = stride_;
-    first_block[tensors] = blocks;
-    blocks += static_cast<int32_t>((lead + elements + chunk - 1) / chunk);
-    ++tensors;
-  }
-
-  // By binary search: the last tensor that begins at or before this block.
+  // The tensor of a block, by binary search: the last one that begins at or before it.
   WGAN_HD int find(int32_t block) const {
     int low = 0, high = tensors;  // first_block[low] ≤ block < first_block[high]
     while (high - low > 1) {
@@ -90,19 +75,7 @@ struct Table {
     }
     return low;
   }
-
-  WGAN_HD Part part(int tensor, int32_t block, int lead) const {
-    const int64_t begin = (block - first_block[tensor]) * chunk - lead, end = begin + chunk;
-    return {tensor, begin < 0 ? 0 : begin, end < count[tensor] ? end : count[tensor]};
-  }
 };
-
-// How many elements a tensor's first block falls short of the others.
-template <class T, int kArrays>
-WGAN_HD int table_lead(T* const (&array)[kArrays], int64_t stride) {
-  const int lead = stride == 1 ? common_lead(array) : 0;
-  return lead < 0 ? 0 : lead;
-}
 
 template <class Op, size_t kBytes>
 using TableOf = Table<Op::arrays + (Op::has_step ? 1 : 0), kBytes>;
@@ -115,12 +88,13 @@ __global__ void __launch_bounds__(kThreads)
   T* array[Op::arrays];
 #pragma unroll
   for (int a = 0; a < Op::arrays; ++a) array[a] = static_cast<T*>(table.data[a][tensor]);
-  const int64_t stride = table.stride[tensor];
-  const Part part = table.part(tensor, static_cast<int32_t>(blockIdx.x), table_lead(array, stride));
+  const int64_t count = table.count[tensor];
+  const int64_t lo = (static_cast<int32_t>(blockIdx.x) - table.first_block[tensor]) * table.chunk;
+  const int64_t hi = lo + table.chunk < count ? lo + table.chunk : count;
   const float* step = nullptr;
   if constexpr (Op::has_step) step = static_cast<const float*>(table.data[Op::arrays][tensor]);
   const auto context = op.begin(step);
-  stream<Op>(array, stride, part.lo, part.hi, threadIdx.x, kThreads, [&](int64_t, auto& x, int, int) {
+  stream<Op>(array, table.stride[tensor], lo, hi, threadIdx.x, kThreads, [&](int64_t, auto& x, int, int) {
     constexpr int kWidth = sizeof(x[0].at) / sizeof(T);
 #pragma unroll
     for (int k = 0; k < kWidth; ++k) {
@@ -139,7 +113,6 @@ namespace detail {
 // Fills tables from run(i), i in [0, items), and launches each when it is full.
 template <size_t kBytes, class Op, class RunOf>
 void launch_tables(const Device& device, const Op& op, size_t items, int64_t chunk, const RunOf& run) {
-  using T = typename Op::type;
   static_assert(sizeof(TableOf<Op, kBytes>) <= kBytes && sizeof(Op) <= kOpBytes);
   TableOf<Op, kBytes> table;
   const auto clear = [&] { table.chunk = chunk, table.tensors = table.blocks = 0; };
@@ -151,13 +124,13 @@ void launch_tables(const Device& device, const Op& op, size_t items, int64_t chu
   for (size_t i = 0; i < items; ++i) {
     const Run<Op::arrays> one = run(i);
     if (one.count == 0) continue;
-    T* array[Op::arrays];
-    for (int a = 0; a < Op::arrays; ++a) {
-      table.data[a][table.tensors] = one.data[a];
-      array[a] = static_cast<T*>(one.data[a]);
-    }
-    if constexpr (Op::has_step) table.data[Op::arrays][table.tensors] = const_cast<float*>(one.step);
-    table.add(one.count, one.stride, table_lead(array, one.stride));
+    const int t = table.tensors++;
+    for (int a = 0; a < Op::arrays; ++a) table.data[a][t] = one.data[a];
+    if constexpr (Op::has_step) table.data[Op::arrays][t] = const_cast<float*>(one.step);
+    table.count[t] = one.count;
+    table.stride[t] = one.stride;
+    table.first_block[t] = table.blocks;
+    table.blocks += static_cast<int32_t>((one.count + chunk - 1) / chunk);
     if (table.tensors == table.kCapacity) flush();
   }
   flush();

@@ -13,7 +13,7 @@ struct AdamOp {
   using type = T;
   using C = compute_t<T>;
   static constexpr int arrays = 4;
-  static constexpr unsigned reads = 0b1111, writes = 0b1101, optional = 0;
+  static constexpr unsigned reads = 0b1111, writes = 0b1101;
   static constexpr bool has_step = true;
   struct Context {
     C grad_factor;

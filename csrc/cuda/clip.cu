@@ -13,7 +13,7 @@ template <class T>
 struct Clip {
   using type = T;
   static constexpr int arrays = 1;
-  static constexpr unsigned reads = 1, writes = 1, optional = 0;
+  static constexpr unsigned reads = 1, writes = 1;
   static constexpr bool has_step = false;
   struct Context {};
 

@@ -18,7 +18,7 @@ struct Interpolate {
   using type = T;
   using C = compute_t<T>;
   static constexpr int arrays = 3;
-  static constexpr unsigned reads = 0b110, writes = 0b001, optional = 0;
+  static constexpr unsigned reads = 0b110, writes = 0b001;
 
   T* array[arrays];  // out, real, fake
   Eps eps;
@@ -34,7 +34,7 @@ struct InterpolateBwd {
   using type = T;
   using C = compute_t<T>;
   static constexpr int arrays = 3;
-  static constexpr unsigned reads = 0b001, writes = 0b110, optional = 0;
+  static constexpr unsigned reads = 0b001, writes = 0b110;
 
   T* array[arrays];  // grad, real_grad, fake_grad
   const C* eps;

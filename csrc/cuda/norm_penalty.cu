@@ -50,7 +50,7 @@ struct NormPenaltyBwd {
   using type = T;
   using C = compute_t<T>;
   static constexpr int arrays = 2;
-  static constexpr unsigned reads = 0b10, writes = 0b01, optional = 0;
+  static constexpr unsigned reads = 0b10, writes = 0b01;
 
   T* array[arrays];       // out, grad
   const C* norm;          // [rows]

@@ -37,7 +37,7 @@ struct Interval {
 struct Count {
   using type = float;
   static constexpr int arrays = 1;
-  static constexpr unsigned reads = 1, writes = 1, optional = 0;
+  static constexpr unsigned reads = 1, writes = 1;
   static constexpr bool has_step = false;
   struct Context {};
 

@@ -13,7 +13,7 @@ struct RmspropOp {
   using type = T;
   using C = compute_t<T>;
   static constexpr int arrays = 3 + kCentered + kMomentum;
-  static constexpr unsigned reads = (1u << arrays) - 1, writes = reads & ~0b10u, optional = 0;
+  static constexpr unsigned reads = (1u << arrays) - 1, writes = reads & ~0b10u;
   static constexpr bool has_step = false;
   struct Context {
     C lr, grad_factor;

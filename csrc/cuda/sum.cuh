@@ -10,31 +10,33 @@
 namespace wgan {
 
 struct Identity {
-  static constexpr unsigned reads = 1, writes = 0, optional = 0;
+  static constexpr unsigned reads = 1, writes = 0;
   template <class C>
   __device__ static C of(C x) {
     return x;
   }
 };
 struct Square {
-  static constexpr unsigned reads = 1, writes = 0, optional = 0;
+  static constexpr unsigned reads = 1, writes = 0;
   template <class C>
   __device__ static C of(C x) {
     return x * x;
   }
 };
 
-// As many elements as a lane may add up in the compute type, 32 to 128 at a time, before it goes on in double.
-constexpr int64_t kPiece = 1024;
-// Partial sums per row, at most: one block adds them all.
+// Elements per partial sum: eight 16-byte accesses of each lane of a warp in float32. More only where a row would have
+// more than kMostChunks of them, which one block has to add.
+constexpr int64_t kChunk = 1024;
 constexpr int64_t kMostChunks = 8192;
+// Accesses whose elements a lane adds in the compute type, before it goes on in double.
+constexpr int64_t kInComputeType = 32;
 
 // This lane's share of Σ Term(x[lo … hi)).
 template <class Term, class T>
 __device__ __forceinline__ double lane_sum(const T* x, int64_t lo, int64_t hi, int lane, int lanes) {
   using C = compute_t<T>;
   T* const array[1] = {const_cast<T*>(x)};
-  const int64_t piece = kPiece / 32 * lanes * kVector<T>;
+  const int64_t piece = kInComputeType * lanes * kVector<T>;
   double sum = 0;
   for (int64_t begin = lo; begin < hi; begin += piece) {
     C part[kVector<T>] = {};
@@ -56,7 +58,7 @@ struct Cut {
   int team;
 
   Cut(int64_t rows_, int64_t width_, int vector) : rows(rows_), width(width_) {
-    chunk = kPiece * std::max<int64_t>(1, (width + kPiece * kMostChunks - 1) / (kPiece * kMostChunks));
+    chunk = kChunk * std::max<int64_t>(1, (width + kChunk * kMostChunks - 1) / (kChunk * kMostChunks));
     chunks = (width + chunk - 1) / chunk;
     for (team = 1; team < 32 && team * vector < width; team *= 2) {
     }

@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kLossThreads)
 }
 
 struct Fill {
-  static constexpr unsigned reads = 0, writes = 1, optional = 0;
+  static constexpr unsigned reads = 0, writes = 1;
 };
 
 // out[i] = value for this block's run of i < count.

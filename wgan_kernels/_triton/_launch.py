@@ -17,6 +17,7 @@ kernel = triton.jit(
     do_not_specialize=(
         "rows",
         "units",
+        "tensors",
         "chunks",
         "real_terms",
         "fake_terms",

@@ -58,19 +58,23 @@ def clip_(params, bound=None, high=None, *, low=None):
 
 
 def _clip_at_once(tensors, low, high):
-    """The common case, a list of CPU tensors, at little or no cost per tensor in Python. False: nothing was done.
+    """The common case, a list of one device's tensors, at little or no cost per tensor in Python. False: nothing done.
 
     The kernel looks at every tensor before it writes into the first, so what it refuses can be looked into calmly.
     """
     first = tensors[0]
-    if not isinstance(first, torch.Tensor) or _dispatch.choose("clip", first.device)[0] != "cpp":
+    if not isinstance(first, torch.Tensor):
         return False
-    if torch._C._len_torch_dispatch_stack() or not _native.cpu.clip_list(tensors, low, high):
-        if not all(isinstance(tensor, torch.Tensor) and tensor.is_cpu for tensor in tensors):
+    backend, _ = _dispatch.choose("clip", first.device)
+    if backend not in ("cpp", "cuda"):
+        return False
+    native, is_here = (_native.cpu, "is_cpu") if backend == "cpp" else (_native.cuda, "is_cuda")
+    if _dispatch.is_intercepted() or not native.clip_list(tensors, low, high):
+        if not all(isinstance(tensor, torch.Tensor) and getattr(tensor, is_here) for tensor in tensors):
             return False
         try:
             with torch.no_grad():
-                _library.leaves("cpp").clip_(tensors, low, high)
+                _library.leaves(backend).clip_(tensors, low, high)
         except (TypeError, RuntimeError):
             return False
     torch.autograd.graph.increment_version(tensors)

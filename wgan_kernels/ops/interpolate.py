@@ -84,7 +84,7 @@ def interpolate(real, fake, eps=None, *, generator=None):
         real, fake: [B, …], the same shape and device. Where their dtypes differ (a fake from autocast), the result has
             the wider one. Arithmetic is in float32 for the half types.
         eps: [B] or [B, 1, …]. None draws one per sample with ``torch.rand``'s stream, in float32 (float64 for float64
-            samples), whatever the backend; a Triton launch draws it within the kernel, outside graph capture.
+            samples), whatever the backend; on CUDA it is drawn within the kernel, outside graph capture.
         generator: where ε is drawn from; None is the device's default generator. Only with eps=None.
 
     Returns:
@@ -105,7 +105,7 @@ def interpolate(real, fake, eps=None, *, generator=None):
     real, fake = _layout.alike(*_layout.promoted(real, fake))
     batch, compute = real.shape[0], _layout.compute_dtype(real.dtype)
     if eps is None:
-        if backend == "triton" and real.is_cuda and _may_draw_in_kernel(batch, real.dtype):
+        if real.is_cuda and _may_draw_in_kernel(batch, real.dtype):
             return leaves.interpolate_random(real, fake, *_advance(generator, real.device))[0]
         eps = torch.rand(batch, dtype=compute, device=real.device, generator=generator)
     elif eps.dtype is not compute or eps.dim() != 1 or not eps.is_contiguous():

@@ -144,6 +144,8 @@ def _alike(lists):
     alike = [list(tensors) for tensors in lists]
     copied = []
     for i, param in enumerate(lists[0]):
+        if all(not tensors or _is_plain(tensors[i], param.dtype) for tensors in lists[:-1]):
+            continue
         # What has gaps or overlaps becomes contiguous; torch keeps the order of the rest.
         example = torch.empty_like(param, memory_format=torch.preserve_format)
         for position, tensors in enumerate(lists[:-1]):
@@ -152,6 +154,10 @@ def _alike(lists):
                 if position != 1:
                     copied.append((tensors[i], alike[position][i]))
     return alike, copied
+
+
+def _is_plain(tensor, dtype):
+    return tensor.is_contiguous() and tensor.dtype is dtype
 
 
 def _split_lr(lr, device):

@@ -7,7 +7,7 @@ import torch
 from processes import run_python
 
 import wgan_kernels as wk
-from wgan_kernels import _dispatch
+from wgan_kernels import _dispatch, _native
 
 CPU = torch.device("cpu")
 
@@ -21,12 +21,15 @@ def test_default_on_the_cpu():
         assert _dispatch.choose(op, CPU) == ("cpp", "the default on cpu")
 
 
-def test_auto_passes_over_what_cannot_run_and_says_why():
+def test_auto_passes_over_what_cannot_run_and_says_why(monkeypatch):
     backend, reason = _dispatch.choose("clip", torch.device("meta"))
     assert backend == "reference"
+    monkeypatch.setitem(_native.why_not, "cuda", "not built")
     backend, reason = _dispatch.choose("clip", torch.device("cuda"))
     assert backend == ("triton" if importlib.util.find_spec("triton") else "reference")
-    assert reason.startswith("cuda: " if backend == "triton" else "triton: ")
+    assert reason.startswith("cuda: not built" if backend == "triton" else "triton: ")
+    monkeypatch.setitem(_native.why_not, "cuda", None)
+    assert _dispatch.choose("clip", torch.device("cuda")) == ("cuda", "the default on cuda")
 
 
 def test_use_backend_nests_and_restores():

@@ -13,6 +13,7 @@ STEMS = {room: sorted(path.stem for path in (PACKAGE / room).glob("[a-z]*.py")) 
 ROOMS = [
     "csrc/math/{}.h",
     "csrc/cpu/{}.cpp",
+    "csrc/cuda/{}.cu",
     "wgan_kernels/_triton/{}.py",
     "benchmarks/cases/{}.py",
     "python_tests/test_{}.py",
@@ -29,10 +30,12 @@ MAY_IMPORT = {
     "_triton": {"_layout"},
     "ops": {"_checks", "_dispatch", "_layout", "_library", "_native", "reference"},
     "optim": {"_checks", "_dispatch", "_library", "_native", "ops", "reference"},
-    "rules": set(),
+    "rules": {"ops"},
     "second_order": {"rules"},
+    "one_pass": {"rules", "second_order"},
     "penalty": {"_checks", "ops", "second_order"},
-    "__init__": {"reference", "_dispatch", "ops", "optim", "penalty", "second_order"},
+    "step": {"_checks", "one_pass", "ops", "penalty"},
+    "__init__": {"reference", "_dispatch", "ops", "optim", "penalty", "second_order", "step"},
 }
 
 
@@ -67,7 +70,10 @@ CORE = [path for path in SOURCES if room_of(path) != "training"]
 
 
 def test_the_families_are_known():
-    assert STEMS == {"ops": ["clip", "interpolate", "norm_penalty", "wasserstein"], "optim": ["adam", "rmsprop"]}
+    assert STEMS == {
+        "ops": ["clip", "interpolate", "layer_norm", "norm_penalty", "wasserstein"],
+        "optim": ["adam", "rmsprop"],
+    }
 
 
 @pytest.mark.parametrize("stem", [*STEMS["ops"], *STEMS["optim"]])
@@ -84,8 +90,8 @@ def test_every_family_has_a_reference():
 
 
 def test_no_room_has_a_kernel_without_an_op():
-    for room in ("csrc/math", "csrc/cpu"):
-        shared = {"host_device", "loops", "sum", "optimizer", "module"}
+    for room in ("csrc/math", "csrc/cpu", "csrc/cuda"):
+        shared = {"host_device", "loops", "rows", "sum", "optimizer", "module"}
         assert {path.stem for path in (ROOT / room).iterdir()} - shared == {*STEMS["ops"], *STEMS["optim"]}
 
 

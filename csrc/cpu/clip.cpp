@@ -1,8 +1,7 @@
-#include "clip.h"
+#include "../common/clip.h"
 
 #include <torch/csrc/stable/library.h>
 
-#include "../common/checks.h"
 #include "../math/clip.h"
 #include "loops.h"
 
@@ -35,25 +34,13 @@ void clip_part(const Span& span, int64_t begin, int64_t count, double low, doubl
 
 }  // namespace
 
-void clip_spans(const std::vector<Span>& spans, double low, double high) {
+void clip_spans(const std::vector<Span>& spans, int32_t, double low, double high) {
   parallel_items(spans, kGrain,
                  [=](const Span& span, int64_t begin, int64_t count) { clip_part(span, begin, count, low, high); });
 }
 
-namespace {
-
-// params: tensors of any shapes, strides and dtypes, clamped in place
-void clip_(const std::vector<Tensor> params, double low, double high) {
-  std::vector<Span> spans;
-  spans.reserve(params.size());
-  for (size_t i = 0; i < params.size(); ++i) {
-    const Added added = add_tensor(params[i].get(), aoti_torch_device_type_cpu(), spans);
-    STD_TORCH_CHECK(added == Added::yes, "clip_: params[", i, "] ", explain(added));
-  }
-  clip_spans(spans, low, high);
-}
-
-}  // namespace
 }  // namespace wgan
 
-STABLE_TORCH_LIBRARY_IMPL(wgan_kernels, CPU, m) { m.impl("clip_", TORCH_BOX(&wgan::clip_)); }
+STABLE_TORCH_LIBRARY_IMPL(wgan_kernels, CPU, m) {
+  m.impl("clip_", TORCH_BOX(&wgan::clip_<aoti_torch_device_type_cpu>));
+}

@@ -1,8 +1,7 @@
-#include "clip.h"
+#include "../common/clip.h"
 
 #include <torch/csrc/stable/library.h>
 
-#include "../common/checks.h"
 #include "../common/multi_tensor.cuh"
 #include "../math/clip.h"
 
@@ -41,22 +40,8 @@ void clip_spans(const std::vector<Span>& spans, int32_t device_index, double low
   }
 }
 
-namespace {
-
-// params: tensors of any shapes, strides and dtypes on one device, clamped in place
-void clip_(const std::vector<Tensor> params, double low, double high) {
-  std::vector<Span> spans;
-  spans.reserve(params.size());
-  for (size_t i = 0; i < params.size(); ++i) {
-    const Added added = add_tensor(params[i].get(), aoti_torch_device_type_cuda(), spans);
-    STD_TORCH_CHECK(added == Added::yes, "clip_: params[", i, "] ", explain(added));
-    STD_TORCH_CHECK(params[i].get_device_index() == params[0].get_device_index(), "clip_: params[", i, "] ",
-                    explain(Added::device));
-  }
-  if (!params.empty()) clip_spans(spans, params[0].get_device_index(), low, high);
-}
-
-}  // namespace
 }  // namespace wgan
 
-STABLE_TORCH_LIBRARY_IMPL(wgan_kernels, CUDA, m) { m.impl("clip_", TORCH_BOX(&wgan::clip_)); }
+STABLE_TORCH_LIBRARY_IMPL(wgan_kernels, CUDA, m) {
+  m.impl("clip_", TORCH_BOX(&wgan::clip_<aoti_torch_device_type_cuda>));
+}

@@ -1,12 +1,27 @@
-// rmsprop_list and adam_list of a device's Python module: what the operators do, for lists of plain tensors, at a
-// fraction of the cost per tensor.
+// clip_list, rmsprop_list and adam_list of a device's Python module: what the operators do, for lists of plain tensors,
+// at a fraction of the cost per tensor. Each returns whether it was done; where not, nothing was written, and the
+// operator knows why.
 #pragma once
 
 #include "adam.h"
+#include "clip.h"
 #include "python_list.h"
 #include "rmsprop.h"
 
 namespace wgan {
+
+// clip_list(list, low, high)
+template <int32_t (*kDevice)()>
+PyObject* clip_list(PyObject*, PyObject* args) {
+  PyObject* tensors;
+  double low, high;
+  if (!PyArg_ParseTuple(args, "O!dd", &PyList_Type, &tensors, &low, &high)) return nullptr;
+  SpanList list(kDevice());
+  const auto add = [&](int64_t, AtenTensorHandle tensor) { return list.add(tensor) == Added::yes; };
+  if (!read_list(tensors, add)) Py_RETURN_FALSE;
+  if (!unlocked([&] { list.clip(low, high); })) return nullptr;
+  Py_RETURN_TRUE;
+}
 
 // The arguments that all steps have; those of an optimizer's own lie between lr and clip.
 struct StepArguments {
@@ -77,6 +92,17 @@ PyObject* adam_list(PyObject*, PyObject* args) {
     s.step = a.scalars;
     adam_step(list, s);
   });
+}
+
+// The module of a device; it has to live as long as the process.
+template <int32_t (*kDevice)()>
+PyObject* create_module(const char* name) {
+  static PyMethodDef methods[] = {{"clip_list", clip_list<kDevice>, METH_VARARGS, nullptr},
+                                  {"rmsprop_list", rmsprop_list<kDevice>, METH_VARARGS, nullptr},
+                                  {"adam_list", adam_list<kDevice>, METH_VARARGS, nullptr},
+                                  {nullptr, nullptr, 0, nullptr}};
+  static PyModuleDef module = {PyModuleDef_HEAD_INIT, name, nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
+  return PyModule_Create(&module);
 }
 
 }  // namespace wgan

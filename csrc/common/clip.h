@@ -1,0 +1,47 @@
+// The operator clip_, on whatever device: its list of tensors becomes a list of spans.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+
+#include "tensor_list.h"
+
+namespace wgan {
+
+using torch::stable::Tensor;
+
+// Clamps every element of every span into [low, high], on the device where they all lie.
+void clip_spans(const std::vector<Span>& spans, int32_t device_index, double low, double high);
+
+// The memory of tensors that all lie on the device of the first.
+class SpanList {
+ public:
+  explicit SpanList(int32_t device) : device_(device) {}
+
+  Added add(AtenTensorHandle tensor) {
+    int32_t index;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor, &index));
+    if (first_) device_index_ = index;
+    first_ = false;
+    return index == device_index_ ? add_tensor(tensor, device_, spans_) : Added::device;
+  }
+
+  void clip(double low, double high) const { clip_spans(spans_, device_index_, low, high); }
+
+ private:
+  int32_t device_, device_index_ = 0;
+  bool first_ = true;
+  std::vector<Span> spans_;
+};
+
+// params: tensors of any shapes, strides and dtypes, clamped in place
+template <int32_t (*kDevice)()>
+void clip_(const std::vector<Tensor> params, double low, double high) {
+  SpanList list(kDevice());
+  for (size_t i = 0; i < params.size(); ++i) {
+    const Added added = list.add(params[i].get());
+    STD_TORCH_CHECK(added == Added::yes, "clip_: params[", i, "] ", explain(added));
+  }
+  list.clip(low, high);
+}
+
+}  // namespace wgan

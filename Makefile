@@ -73,8 +73,8 @@ $(VENV)/.torch: pyproject.toml
 	@touch $@
 
 $(VENV)/.train: $(VENV)/.torch $(NATIVE)
-	@echo "== set-up 2/2: wgan_kernels with its compiled part, for training"
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[train]"
+	@echo "== set-up 2/2: wgan_kernels with its compiled part, for training; kernels for CUDA where there is a GPU"
+	$(if $(shell command -v nvidia-smi),,WGAN_KERNELS_BUILD=cpu) $(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[train]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.torch $(NATIVE)

@@ -15,28 +15,24 @@ void clip_spans(const std::vector<Span>& spans, int32_t device_index, double low
 // The memory of tensors that all lie on the device of the first.
 class SpanList {
  public:
-  explicit SpanList(int32_t device) : device_(device) {}
+  SpanList(int32_t device, size_t tensors) : device_(device) { spans_.reserve(tensors); }
 
   Added add(AtenTensorHandle tensor) {
-    int32_t index;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor, &index));
-    if (first_) device_index_ = index;
-    first_ = false;
-    return index == device_index_ ? add_tensor(tensor, device_, spans_) : Added::device;
+    return device_index_.is_that_of(tensor) ? add_tensor(tensor, device_, spans_) : Added::device;
   }
 
-  void clip(double low, double high) const { clip_spans(spans_, device_index_, low, high); }
+  void clip(double low, double high) const { clip_spans(spans_, device_index_.value, low, high); }
 
  private:
-  int32_t device_, device_index_ = 0;
-  bool first_ = true;
+  int32_t device_;
+  DeviceIndex device_index_{device_};
   std::vector<Span> spans_;
 };
 
 // params: tensors of any shapes, strides and dtypes, clamped in place
 template <int32_t (*kDevice)()>
 void clip_(const std::vector<Tensor> params, double low, double high) {
-  SpanList list(kDevice());
+  SpanList list(kDevice(), params.size());
   for (size_t i = 0; i < params.size(); ++i) {
     const Added added = list.add(params[i].get());
     STD_TORCH_CHECK(added == Added::yes, "clip_: params[", i, "] ", explain(added));

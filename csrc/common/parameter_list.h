@@ -91,18 +91,16 @@ class ParameterList {
   }
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
-  int32_t device_index() const { return device_index_; }
+  int32_t device_index() const { return device_index_.value; }
 
  private:
   // All lie on the device of the first.
   bool read(AtenTensorHandle tensor, View& view) {
-    int32_t index;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor, &index));
-    if (parameters_.empty()) device_index_ = index;
-    return index == device_index_ && read_tensor(tensor, device_, view) == Added::yes;
+    return device_index_.is_that_of(tensor) && read_tensor(tensor, device_, view) == Added::yes;
   }
 
-  int32_t device_, device_index_ = 0;
+  int32_t device_;
+  DeviceIndex device_index_{device_};
   std::vector<Parameter> parameters_;
   std::vector<Order> orders_;
 };

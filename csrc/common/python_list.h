@@ -15,17 +15,15 @@ namespace wgan {
 
 // True for torch.Tensor and torch.nn.Parameter themselves: a subclass may override what an operator means.
 inline bool is_plain_tensor(PyObject* object) {
-  static PyObject* const kinds = [] {
-    PyObject* torch = PyImport_ImportModule("torch");
-    PyObject* nn = PyImport_ImportModule("torch.nn");
-    PyObject* pair =
-        Py_BuildValue("(NN)", PyObject_GetAttrString(torch, "Tensor"), PyObject_GetAttrString(nn, "Parameter"));
-    Py_XDECREF(torch);
-    Py_XDECREF(nn);
-    return pair;
-  }();
+  const auto kind = [](const char* module, const char* name) {
+    PyObject* imported = PyImport_ImportModule(module);
+    PyObject* found = PyObject_GetAttrString(imported, name);
+    Py_XDECREF(imported);
+    return found;
+  };
+  static PyObject *const parameter = kind("torch.nn", "Parameter"), *const tensor = kind("torch", "Tensor");
   PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(object));
-  return type == PyTuple_GetItem(kinds, 1) || type == PyTuple_GetItem(kinds, 0);
+  return type == parameter || type == tensor;
 }
 
 // read(tensor) → bool; false where the object is not a plain tensor or read throws: a functorch or fake tensor has no

@@ -16,7 +16,7 @@ PyObject* clip_list(PyObject*, PyObject* args) {
   PyObject* tensors;
   double low, high;
   if (!PyArg_ParseTuple(args, "O!dd", &PyList_Type, &tensors, &low, &high)) return nullptr;
-  SpanList list(kDevice());
+  SpanList list(kDevice(), PyList_Size(tensors));
   const auto add = [&](int64_t, AtenTensorHandle tensor) { return list.add(tensor) == Added::yes; };
   if (!read_list(tensors, add)) Py_RETURN_FALSE;
   if (!unlocked([&] { list.clip(low, high); })) return nullptr;

@@ -41,6 +41,11 @@ inline const char* explain(Added added) {
 
 namespace detail {
 
+// Asked for once: a call each would be a tenth of what reading a tensor costs.
+inline const int32_t kStrided = aoti_torch_layout_strided(), kFloat32 = aoti_torch_dtype_float32(),
+                     kFloat64 = aoti_torch_dtype_float64(), kFloat16 = aoti_torch_dtype_float16(),
+                     kBFloat16 = aoti_torch_dtype_bfloat16();
+
 // Splits a tensor of any strides into spans along its densest dimension, after merging the dimensions that are one run.
 inline Added add_strided(void* data, ScalarType type, int64_t itemsize, int64_t dim, const int64_t* sizes,
                          const int64_t* strides, std::vector<Span>& spans) {
@@ -88,15 +93,15 @@ inline Added read_tensor(AtenTensorHandle tensor, int32_t device, View& view) {
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor, &actual));
   if (actual != device) return Added::device;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(tensor, &layout));
-  if (layout != aoti_torch_layout_strided()) return Added::layout;
+  if (layout != detail::kStrided) return Added::layout;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor, &dtype));
-  if (dtype == aoti_torch_dtype_float32()) {
+  if (dtype == detail::kFloat32) {
     view.type = ScalarType::Float;
-  } else if (dtype == aoti_torch_dtype_bfloat16()) {
+  } else if (dtype == detail::kBFloat16) {
     view.type = ScalarType::BFloat16;
-  } else if (dtype == aoti_torch_dtype_float16()) {
+  } else if (dtype == detail::kFloat16) {
     view.type = ScalarType::Half;
-  } else if (dtype == aoti_torch_dtype_float64()) {
+  } else if (dtype == detail::kFloat64) {
     view.type = ScalarType::Double;
   } else {
     return Added::dtype;
@@ -107,6 +112,23 @@ inline Added read_tensor(AtenTensorHandle tensor, int32_t device, View& view) {
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_is_contiguous(tensor, &view.contiguous));
   return Added::yes;
 }
+
+// Which device of its kind the tensors of a list are on: that of the first. There is one CPU, and nobody is asked.
+struct DeviceIndex {
+  explicit DeviceIndex(int32_t device) : value(device == aoti_torch_device_type_cpu() ? 0 : kUnknown) {}
+
+  bool is_that_of(AtenTensorHandle tensor) {
+    if (is_cpu) return true;
+    int32_t index;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor, &index));
+    if (value == kUnknown) value = index;
+    return index == value;
+  }
+
+  static constexpr int32_t kUnknown = -1;
+  int32_t value;
+  bool is_cpu = value == 0;
+};
 
 // Appends a tensor's memory.
 inline Added add_tensor(AtenTensorHandle tensor, int32_t device, std::vector<Span>& spans) {

@@ -18,6 +18,9 @@ WITHOUT_GPU = {"80", "90", "100"}  # setup.py's choice
 # Every kernel, by name and by the operation it is made of: how many 16-byte loads and stores its code has at least. A
 # kernel that streams has them for the turns of its loop, several at a time, and for the ends.
 KERNELS = {
+    ("layer_norm_fwd_kernel", None): (10, 2),
+    ("layer_norm_bwd_kernel", None): (12, 2),
+    ("layer_norm_bwd_bwd_kernel", None): (16, 4),
     ("multi_tensor_kernel", "AdamOp"): (8, 6),
     ("multi_tensor_kernel", "Clip"): (5, 5),
     ("multi_tensor_kernel", "Count"): (5, 5),
@@ -29,7 +32,9 @@ KERNELS = {
     ("sum_kernel", "Square"): (5, 0),
     ("wasserstein_kernel", None): (20, 0),
     ("wasserstein_bwd_kernel", None): (0, 10),
-    # One thread or a few lanes per sample:
+    # One thread or a few lanes per sample, or per weight:
+    ("layer_norm_weights_kernel", None): (0, 0),
+    ("layer_norm_spans_kernel", None): (0, 0),
     ("norm_penalty_kernel", None): (0, 0),
     ("draw_kernel", None): (0, 0),
 }

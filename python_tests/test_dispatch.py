@@ -17,7 +17,7 @@ def run(code, **env):
 
 
 def test_default_on_the_cpu():
-    for op in ("clip", "interpolate", "norm_penalty", "wasserstein"):
+    for op in ("clip", "interpolate", "norm_penalty", "wasserstein", "layer_norm"):
         assert _dispatch.choose(op, CPU) == ("cpp", "the default on cpu")
 
 
@@ -86,7 +86,7 @@ def test_triton_on_the_cpu_needs_the_interpreter():
 
 def test_backends_table():
     table = wk.backends()
-    ops = ("clip", "interpolate", "norm_penalty", "wasserstein", "rmsprop", "adam")
+    ops = ("clip", "interpolate", "norm_penalty", "wasserstein", "layer_norm", "rmsprop", "adam")
     assert set(table) == {(op, device) for op in ops for device in ("cpu", "cuda")}
     row = table["clip", "cpu"]
     assert row.chosen == "cpp" and "reference" in row.available and "cuda" in row.why_not

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "_triton": {"_layout"},
     "ops": {"_checks", "_dispatch", "_layout", "_library", "_native", "reference"},
     "optim": {"_checks", "_dispatch", "_library", "_native", "ops", "reference"},
-    "rules": {"ops"},
+    "rules": {"_layout", "ops"},
     "second_order": {"rules"},
     "one_pass": {"rules", "second_order"},
     "penalty": {"_checks", "ops", "second_order"},

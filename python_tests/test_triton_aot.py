@@ -26,6 +26,10 @@ STREAMING = {
     "interpolate_bwd_kernel": True,
     "interpolate_fwd_kernel": True,
     "interpolate_random_kernel": True,
+    "layer_norm_bwd_bwd_kernel": True,
+    "layer_norm_bwd_kernel": True,
+    "layer_norm_fwd_kernel": True,
+    "layer_norm_weights_kernel": False,
     "norm_penalty_bwd_kernel": True,
     "rmsprop_kernel": True,
     "square_sum_kernel": False,
@@ -38,7 +42,7 @@ def launch_everything(dtype, width):
     """One representative call, at least, of every launcher: the place to add a new one."""
     import torch
 
-    from wgan_kernels._triton import _written, adam, clip, interpolate, norm_penalty, rmsprop, wasserstein
+    from wgan_kernels._triton import _written, adam, clip, interpolate, layer_norm, norm_penalty, rmsprop, wasserstein
 
     compute = torch.float64 if dtype is torch.float64 else torch.float32
     x, scalar, per_sample = (
@@ -46,6 +50,7 @@ def launch_everything(dtype, width):
         torch.zeros((), dtype=dtype),
         torch.zeros(4, dtype=compute),
     )
+    per_row = torch.zeros(width, dtype=dtype)
     many, few = torch.zeros(20_000, dtype=dtype), torch.zeros(4, dtype=dtype)
     step, number = torch.zeros(()), torch.zeros((), dtype=torch.float64)
     for lists, scalars in (([x], (step, number, step)), ([], (None, None, None))):
@@ -58,6 +63,10 @@ def launch_everything(dtype, width):
     interpolate.interpolate_fwd(x, x, per_sample)
     interpolate.interpolate_bwd(x, per_sample)
     interpolate.interpolate_random(x, x, 0, 0)
+    for w, b, asked in ((per_row, per_row, True), (None, None, False)):
+        layer_norm.layer_norm_fwd(x, w, b, width, 1, asked, 1e-5)
+        layer_norm.layer_norm_bwd(x, x, w, per_sample, per_sample, width, 1, asked, True, asked)
+        layer_norm.layer_norm_bwd_bwd(x, x, x, w, per_sample, per_sample, width, 1, asked, True, True, asked)
     for reduction, penalty_grad in enumerate((few, scalar, scalar)):
         norm_penalty.norm_penalty_fwd(x, 1.0, reduction == 0, reduction)
         norm_penalty.norm_penalty_bwd(penalty_grad, x, per_sample, 1.0, reduction == 0, reduction)

@@ -8,10 +8,13 @@ from .ops.norm_penalty import gradient_norm_penalty
 from .ops.wasserstein import critic_loss, generator_loss
 from .penalty import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty
 from .second_order import second_order
+from .step import CriticStep, GeneratorStep
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CriticStep",
+    "GeneratorStep",
     "backends",
     "clip_",
     "critic_loss",

@@ -28,6 +28,18 @@ def _subclass(name, tensor):
         raise TypeError(f"{name}: expected a plain tensor, got a DTensor; pass .to_local(), or .full_tensor()")
 
 
+def unsharded(name, module):
+    """Not under FSDP, which frees parameters after a pass that the double backward needs."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    if fsdp is None or not isinstance(module, torch.nn.Module):
+        return
+    if any(isinstance(part, (fsdp.FSDPModule, fsdp.FullyShardedDataParallel)) for part in module.modules()):
+        raise RuntimeError(
+            f"{name}: is sharded by FSDP, which cannot differentiate twice (pytorch#172543); "
+            "use DistributedDataParallel, or average the gradients of whole critics"
+        )
+
+
 def batched(name, tensor):
     """[B, …]."""
     if tensor.dim() == 0:

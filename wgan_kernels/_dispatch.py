@@ -10,7 +10,7 @@ import torch
 
 from . import _native
 
-_OPS = ("clip", "interpolate", "norm_penalty", "wasserstein", "rmsprop", "adam")
+_OPS = ("clip", "interpolate", "norm_penalty", "wasserstein", "layer_norm", "rmsprop", "adam")
 # What `auto` takes, best first, before the reference, which runs everywhere. An explicit request may name any.
 _PREFERENCE = {"cpu": ("cpp",), "cuda": ("cuda", "triton")}
 _BACKENDS = ("reference", "cpp", "cuda", "triton")

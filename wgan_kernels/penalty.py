@@ -33,7 +33,7 @@ def gradient_penalty(critic, real, fake, *, eps=None, target=1.0, one_sided=Fals
     Raises:
         TypeError: critic is not callable or does not return a tensor; real, fake or eps is not a floating-point tensor.
         ValueError: shapes differ; eps is not one value per sample; target is negative or NaN.
-        RuntimeError: devices differ, or the scores do not depend on the critic's input.
+        RuntimeError: devices differ, the scores do not depend on the critic's input, or the critic is under FSDP.
 
     Source: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", equation 3 and algorithm 1.
     """
@@ -110,14 +110,15 @@ def _zero_centred(critic, name, samples):
 
 
 def _penalty(critic, x, target, one_sided):
-    penalty = gradient_norm_penalty(_input_gradient(critic, x), target=target, one_sided=one_sided)
+    penalty = gradient_norm_penalty(input_gradient(critic, x), target=target, one_sided=one_sided)
     return penalty if torch.is_grad_enabled() else penalty.detach()
 
 
-def _input_gradient(critic, x):
+def input_gradient(critic, x):
     """∇ₓ Σ critic(x): [B, …]; a part of the critic's graph wherever gradients are enabled."""
     if not callable(critic):
         raise TypeError(f"critic: expected a callable Tensor → Tensor, got {type(critic).__name__}")
+    _checks.unsharded("critic", critic)
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x.detach().requires_grad_()

@@ -9,10 +9,10 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
+from .rules import attention, batch_norm, norm, pad, pool, prelu, smooth
 from .rules.activation import hardtanh, leaky_relu, relu
-from .rules.conv import Geometry, conv
+from .rules.conv import Geometry, conv, same
 from .rules.linear import linear
-from .rules.norm import layer_norm
 
 
 @contextlib.contextmanager
@@ -26,23 +26,25 @@ def second_order():
         (grad,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
         loss(grad).backward()
 
-    Also a decorator. Convolutions, linear layers, the ReLU family and LayerNorm have derivative rules of their own: the
-    double backward calls the backend's weight-gradient kernels and sends no zeros through the critic. Values and
-    gradients are PyTorch's, to any order; a parameter that would receive zeros receives zeros. Everything else, tensor
-    subclasses too, passes through untouched. ``gradient_penalty``, ``r1_penalty``, ``r2_penalty`` and
+    Also a decorator. Convolutions, linear layers, the ReLU family, pooling, padding, norms, softplus, SiLU, ELU and
+    attention have derivative rules of their own: the double backward calls the backend's weight-gradient kernels, sends
+    no zeros through the critic, and works where fused attention kernels have none. Values and gradients are PyTorch's,
+    to any order; a parameter that would receive zeros receives zeros. Everything else, tensor subclasses too, passes
+    through untouched. ``gradient_penalty``, ``r1_penalty``, ``r2_penalty`` and
     ``dragan_penalty`` use it already.
 
     Layers too small to gain, below some two million multiply-adds, are left to PyTorch, and activations before the
-    first larger one. Under ``torch.compile``, ``torch.func`` transforms, forward mode and saved-tensor hooks
-    (``torch.utils.checkpoint``) PyTorch's own path is taken throughout.
+    first larger one, and on a CPU norms of less than 16,384 elements. Under ``torch.compile``, ``torch.func``
+    transforms, forward mode and saved-tensor hooks (``torch.utils.checkpoint``) PyTorch's own path is taken
+    throughout.
     """
     with _Rules():
         yield
 
 
 class _Rules(TorchFunctionMode):
-    """Layers worth it take their rules; so do activations behind one, which save its share of a pass of zeros; so do
-    norms."""
+    """Layers worth it take their rules; so do activations and pooling behind one, which save its share of a pass of
+    zeros; so do norms and attention, wherever they are."""
 
     def __init__(self):
         super().__init__()
@@ -50,7 +52,7 @@ class _Rules(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        rule = _LAYERS.get(func) or _NORMS.get(func) or (_ACTIVATIONS.get(func) if self.behind_a_layer else None)
+        rule = _ANYWHERE.get(func) or (_BEHIND_A_LAYER.get(func) if self.behind_a_layer else None)
         if rule is not None and torch.is_grad_enabled() and _serves(args, kwargs):
             result = rule(*args, **kwargs)
             if result is not None:
@@ -70,7 +72,7 @@ def _serves(args, kwargs):
     for tensor in tensors:
         if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.layout is not torch.strided:
             return False
-        if not tensor.is_floating_point():
+        if not tensor.is_floating_point() and tensor.dtype is not torch.bool:  # a mask
             return False
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return False
@@ -93,16 +95,23 @@ def _convolution(dims, transposed):
 
     def rule(input, weight, bias=None, *settings, **named):
         how = dict(_SETTINGS, **dict(zip(names, settings, strict=False)), **named)
-        if input.dim() != dims + 2 or isinstance(how["padding"], str) or input.numel() == 0:
+        if input.dim() != dims + 2 or input.numel() == 0:
             return None
+        is_same = how["padding"] == "same"
+        if is_same or how["padding"] == "valid":
+            how["padding"] = 0
         for name in ("stride", "padding", "dilation", "output_padding"):
             value = (how[name],) if isinstance(how[name], int) else tuple(how[name])
             how[name] = value * dims if len(value) == 1 else value
+        if is_same and set(how["stride"]) != {1}:  # PyTorch has an error for it
+            return None
         samples_and_pixels = input.numel() // input.shape[1]
         if not transposed:
             samples_and_pixels //= math.prod(how["stride"])
         if samples_and_pixels * weight.numel() < _WORTHWHILE:
             return None
+        if is_same:
+            input, how["padding"] = same(input, weight, how["dilation"])
         return _under_autocast(conv, input, weight, bias, Geometry(transposed=transposed, **how))
 
     return rule
@@ -125,32 +134,32 @@ def _under_autocast(layer, input, weight, bias, *how):
         return layer(input, weight, bias, *how)
 
 
-def _layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
-    """Where all is float32 or all float64, as autocast makes it; at any size, for the many calls it saves."""
-    if torch.is_autocast_enabled(input.device.type):
-        input = input.float()
-    dtypes = {t.dtype for t in (input, weight, bias) if t is not None}
-    if input.numel() == 0 or len(dtypes) > 1 or dtypes.isdisjoint({torch.float32, torch.float64}):
-        return None
-    if tuple(input.shape[input.dim() - len(normalized_shape) :]) != tuple(normalized_shape):
-        return None
-    return layer_norm(input, normalized_shape, weight, bias, eps)
-
-
 def _relu(input, inplace=False):
     return relu(input, inplace)
 
 
+def _relu_(input):
+    return relu(input, in_place=True)
+
+
 def _leaky_relu(input, negative_slope=0.01, inplace=False):
-    return leaky_relu(input, negative_slope, inplace) if negative_slope > 0 else None
+    return leaky_relu(negative_slope)(input, inplace) if negative_slope > 0 else None
+
+
+def _leaky_relu_(input, negative_slope=0.01):
+    return _leaky_relu(input, negative_slope, inplace=True)
 
 
 def _hardtanh(input, min_val=-1.0, max_val=1.0, inplace=False):
-    return hardtanh(input, min_val, max_val, inplace)
+    return hardtanh(min_val, max_val)(input, inplace)
+
+
+def _hardtanh_(input, min_val=-1.0, max_val=1.0):
+    return _hardtanh(input, min_val, max_val, inplace=True)
 
 
 def _relu6(input, inplace=False):
-    return hardtanh(input, 0.0, 6.0, inplace)
+    return hardtanh(0.0, 6.0)(input, inplace)
 
 
 _LAYERS = {
@@ -162,12 +171,20 @@ _LAYERS = {
     torch.conv_transpose2d: _convolution(2, True),
     torch.conv_transpose3d: _convolution(3, True),
 }
-_NORMS = {F.layer_norm: _layer_norm}
-_ACTIVATIONS = {
+_ANYWHERE = {**_LAYERS, **norm.ROUTES, **batch_norm.ROUTES, **attention.ROUTES}
+_BEHIND_A_LAYER = {
     F.relu: _relu,
     torch.relu: _relu,
     torch.Tensor.relu: _relu,
+    torch.relu_: _relu_,
+    torch.Tensor.relu_: _relu_,
     F.leaky_relu: _leaky_relu,
+    F.leaky_relu_: _leaky_relu_,
     F.hardtanh: _hardtanh,
+    F.hardtanh_: _hardtanh_,
     F.relu6: _relu6,
+    **prelu.ROUTES,
+    **smooth.ROUTES,
+    **pool.ROUTES,
+    **pad.ROUTES,
 }

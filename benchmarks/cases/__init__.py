@@ -2,9 +2,9 @@
 
 from fnmatch import fnmatchcase
 
-from . import adam, clip, gradient_penalty, interpolate, norm_penalty, rmsprop, wasserstein
+from . import adam, clip, critic_step, gradient_penalty, interpolate, layer_norm, norm_penalty, rmsprop, wasserstein
 
-FAMILIES = (clip, interpolate, norm_penalty, wasserstein, rmsprop, adam, gradient_penalty)
+FAMILIES = (clip, interpolate, norm_penalty, wasserstein, layer_norm, rmsprop, adam, gradient_penalty, critic_step)
 CASES = tuple(case for family in FAMILIES for case in family.CASES)
 
 

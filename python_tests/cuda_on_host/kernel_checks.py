@@ -59,6 +59,13 @@ def test_nothing_beyond_a_tensor_is_touched(dtype, at_end):
             assert_norm_is_good(norm, real)
             leaves.norm_penalty_bwd(penalty, real, norm, 1.0, False, 0)
             assert_loss_is_good(real, fake)
+            width = count // rows
+            w = fenced(torch.randn(width).to(dtype), at_end=at_end)
+            y, mean, rstd = leaves.layer_norm_fwd(real, w, w, width, 1, True, 0.1)
+            how = (w, mean, rstd, width, 1, True)
+            results = leaves.layer_norm_bwd(fake, real, *how, True, True)
+            results += leaves.layer_norm_bwd_bwd(fake, fake, real, *how, True, True, True)
+            assert all(result.isfinite().all() for result in (y, *results))
 
 
 @in_every_dtype

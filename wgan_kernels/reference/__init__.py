@@ -10,9 +10,12 @@ from .interpolate import interpolate
 from .norm_penalty import gradient_norm_penalty
 from .penalty import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty
 from .second_order import second_order
+from .step import CriticStep, GeneratorStep
 from .wasserstein import critic_loss, generator_loss
 
 __all__ = [
+    "CriticStep",
+    "GeneratorStep",
     "clip_",
     "critic_loss",
     "dragan_penalty",

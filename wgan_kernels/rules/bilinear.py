@@ -20,21 +20,34 @@ gradient of the pair (t, δ), and nothing for x, on which P does not depend. Der
 of the same table.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 
 from ._engine import asked_for
 
 
-def bilinear(forward, pullback, weight_gradient, bias_gradient, gradients=None):
-    """The layer (x, w, b, how) → y as a function differentiable to any order.
+class Maps(NamedTuple):
+    """What a kind of layer is made of.
 
-    Args:
-        forward: (x, w, b or None, how) → y.
-        pullback: (δ, w, x, how) → like x, of which it reads shape and strides alone.
-        weight_gradient: (x, δ, w, how) → like w, likewise.
-        bias_gradient: (δ, how) → like b, differentiable.
-        gradients: (x, δ, w, how, asked) → the three at once or None each, where a backend's kernel shares work.
+    forward: (x, w, b or None, how) → y.
+    pullback: (δ, w, x, how) → like x, of which it reads shape and strides alone.
+    weight_gradient: (x, δ, w, how) → like w, likewise.
+    bias_gradient: (δ, how) → like b, differentiable.
+    gradients: (x, δ, w, how, asked) → the three at once or None each, where a backend's kernel shares work.
     """
+
+    forward: Callable
+    pullback: Callable
+    weight_gradient: Callable
+    bias_gradient: Callable
+    gradients: Callable | None = None
+
+
+def bilinear(maps):
+    """The layer (x, w, b, how) → y as a function differentiable to any order."""
+    forward, pullback, weight_gradient, bias_gradient, gradients = maps
 
     class Forward(torch.autograd.Function):
         @staticmethod

@@ -2,14 +2,15 @@
 
 import torch.nn.functional as F
 
-from .bilinear import bilinear
+from .bilinear import Maps, bilinear
 
-_matrices = bilinear(
+MAPS = Maps(
     forward=lambda x, w, b, how: F.linear(x, w, b),
     pullback=lambda delta, w, x, how: delta @ w,
-    weight_gradient=lambda x, delta, w, how: delta.t() @ x,
-    bias_gradient=lambda delta, how: delta.sum(0),
+    weight_gradient=lambda x, delta, w, how: delta.flatten(0, -2).t() @ x.flatten(0, -2),
+    bias_gradient=lambda delta, how: delta.flatten(0, -2).sum(0),
 )
+_matrices = bilinear(MAPS)
 
 
 def linear(x, w, b):

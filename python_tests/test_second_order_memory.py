@@ -1,0 +1,54 @@
+"""What a gradient penalty holds at once, beside plain autograd."""
+
+import gc
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+import wgan_kernels as wk
+
+
+def peak(function):
+    """The most bytes of what ``function`` allocates that are alive at once, scratch space of the kernels included."""
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        function()
+    changes = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    live = most = 0
+    for change in sorted(changes, key=lambda event: event.start_ns()):
+        live += change.nbytes()
+        most = max(most, live)
+    return most
+
+
+def test_the_measure_itself():
+    def function():
+        kept = torch.ones(1000)
+        for _ in range(3):
+            kept = kept + torch.ones(1000)
+
+    assert 3 * 4000 <= peak(function) < 3 * 4000 + 1000
+
+
+def penalty(of, critic, real, fake):
+    """Value and parameter gradients."""
+    value = of.gradient_penalty(critic, real, fake, eps=torch.full((len(real),), 0.5))
+    return torch.autograd.grad(value, list(critic.parameters()), allow_unused=True)
+
+
+def test_a_penalty_of_dcgan_s_critic_takes_at_most_three_quarters():
+    """Measured: 24.5 MiB beside 49.8 at batch 16 with 10.5 of gradients, 98 beside 166 at batch 64.
+
+    Results and output gradients of each layer are held once, at the end of the first pass, which is the peak; the first
+    layer's scratch space is the rest. A mask of bytes would come on top of them, since the layer behind holds the same
+    result as its input.
+    """
+    widths = pairwise([3, 64, 128, 256, 512])
+    layers = [layer for i, o in widths for layer in (nn.Conv2d(i, o, 4, 2, 1), nn.LeakyReLU(0.2))]
+    critic = nn.Sequential(*layers, nn.Conv2d(512, 1, 4))
+    real, fake = torch.randn(2, 16, 3, 64, 64)
+    penalty(wk, critic, real, fake)
+    ours, eager = (peak(lambda of=of: penalty(of, critic, real, fake)) for of in (wk, wk.reference))
+    assert ours <= 0.75 * eager, (ours, eager)

@@ -1,0 +1,6 @@
+"""A critic's whole WGAN-GP gradient as one program: five sweeps at most, and no graph of a double backward."""
+
+from .program import Program, Refused
+from .trace import trace
+
+__all__ = ["Program", "Refused", "trace"]

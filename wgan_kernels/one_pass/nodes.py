@@ -1,0 +1,242 @@
+"""What every sweep of a program does at one operation of the critic.
+
+A value of the critic has rows for the real, the fake and the interpolated samples; ``split`` is where the latter begin.
+With J the Jacobian of the operation y = F(x), and w its parameters, the sweeps are::
+
+    forward        x ↦ y                     all rows
+    pullback       δ ↦ Jᵀδ                   all rows
+    pushforward    t ↦ J t                   interpolated rows
+    curvature      r ↦ Jᵀr + ∂ₓ⟨t, Jᵀδ⟩      interpolated rows, where an operation is curved
+    gradients      ∂_w of ⟨δ, F⟩ over real and fake, of ⟨t, Jᵀδ⟩ and of ⟨r, F⟩ over interpolated rows
+"""
+
+import torch
+
+from ..second_order import second_order
+from .program import Refused
+
+
+class Node:
+    """One operation. ``curved``: its Jacobian depends on x, so that the fourth sweep is needed."""
+
+    curved = False
+    module = None
+
+    def __init__(self, name, what):
+        self.name, self.what = name, what
+
+    def parameters(self):
+        return () if self.module is None else self.module.parameters()
+
+    def gradients(self):
+        """[(parameter, what it receives)]"""
+        return []
+
+    def forget(self):
+        """Lets go of what the sweeps have saved."""
+        for name in self.saved:
+            setattr(self, name, None)
+
+
+class Layer(Node):
+    """Linear in x and in the weight: its three maps are those of rules/bilinear.py."""
+
+    saved = ("x", "delta", "t", "r")
+
+    def __init__(self, name, module, maps, how):
+        super().__init__(name, type(module).__name__)
+        self.module, self.maps, self.how = module, maps, how
+        self.forget()
+
+    def forward(self, split, x):
+        self.split, self.x = split, x
+        return self.maps.forward(x, self.module.weight, self.module.bias, self.how)
+
+    def pullback(self, delta, rows):
+        self.delta = delta
+        return [self.maps.pullback(delta[rows], self.module.weight, self.x[rows], self.how)]
+
+    def pushforward(self, t):
+        self.t = t
+        return self.maps.forward(t, self.module.weight, None, self.how)
+
+    def curvature(self, r, wanted):
+        self.r = r
+        x = self.x[self.split :]
+        return [self.maps.pullback(r, self.module.weight, x, self.how) if wanted and r is not None else None]
+
+    def gradients(self):
+        weight, bias, split = self.module.weight, self.module.bias, self.split
+        received = []
+        if weight.requires_grad:
+            if self.r is None:
+                self.x[split:] = self.t  # the last that anyone wants of these rows
+                x, delta = self.x, self.delta
+            else:
+                x = torch.cat([self.x[:split], self.t, self.x[split:]])
+                delta = torch.cat([self.delta, self.r])
+            received.append((weight, self.maps.weight_gradient(x, delta, weight, self.how)))
+        if bias is not None and bias.requires_grad:
+            grad = self.maps.bias_gradient(self.delta[:split], self.how)
+            if self.r is not None:
+                grad = grad + self.maps.bias_gradient(self.r, self.how)
+            received.append((bias, grad))
+        return received
+
+
+class Piecewise(Node):
+    """A piecewise linear activation: J is a mask that the result tells, and its own transpose."""
+
+    saved = ("y",)
+
+    def __init__(self, name, what, maps):
+        super().__init__(name, what)
+        self.maps = maps
+        self.forget()
+
+    def forward(self, split, x):
+        self.split, self.y = split, self.maps.forward(x)
+        return self.y
+
+    def pullback(self, delta, rows):
+        return [self.maps.pullback(delta[rows], self.y[rows])]
+
+    def pushforward(self, t):
+        return self.maps.pullback(t, self.y[self.split :])
+
+    def curvature(self, r, wanted):
+        return [self.maps.pullback(r, self.y[self.split :]) if wanted and r is not None else None]
+
+
+class Reshape(Node):
+    """Another shape for each sample."""
+
+    saved = ()
+
+    def __init__(self, name, what, call):
+        super().__init__(name, what)
+        self.call = call
+
+    def forward(self, split, x):
+        y = _of_each_sample(self, self.call, x)
+        self.inner, self.outer = x.shape[1:], y.shape[1:]
+        return y
+
+    def pullback(self, delta, rows):
+        return [delta[rows].reshape(-1, *self.inner)]
+
+    def pushforward(self, t):
+        return t.reshape(-1, *self.outer)
+
+    def curvature(self, r, wanted):
+        return [r.reshape(-1, *self.inner) if wanted and r is not None else None]
+
+
+class Linear(Node):
+    """Linear in x, without parameters: an average, a permutation, a padding. Its transpose is autograd's."""
+
+    saved = ("x", "y", "t", "pushed")
+
+    def __init__(self, name, what, call):
+        super().__init__(name, what)
+        self.call = call
+        self.forget()
+
+    def forward(self, split, x):
+        with torch.enable_grad():
+            self.x = x.detach().requires_grad_()
+            self.y = _of_each_sample(self, self.call, self.x)
+        return self.y.detach()
+
+    def pullback(self, delta, rows):
+        return [torch.autograd.grad(self.y, self.x, delta)[0][rows]]
+
+    def pushforward(self, t):
+        with torch.enable_grad():
+            self.t = t.detach().requires_grad_()
+            self.pushed = self.call(self.t)
+        return self.pushed.detach()
+
+    def curvature(self, r, wanted):
+        return [torch.autograd.grad(self.pushed, self.t, r)[0] if wanted and r is not None else None]
+
+
+class Join(Node):
+    """x + y, as at the end of a residual block."""
+
+    saved = ()
+
+    def forward(self, split, x, y):
+        if x.shape != y.shape:
+            raise Refused(f"{self.name}: joins {tuple(x.shape)} and {tuple(y.shape)}: expected equal shapes")
+        return x + y
+
+    def pullback(self, delta, rows):
+        return [delta[rows]] * 2
+
+    def pushforward(self, s, t):
+        return s + t
+
+    def curvature(self, r, wanted):
+        return [r if wanted else None] * 2
+
+
+class Island(Node):
+    """Any other operation on samples, differentiated by autograd and the rules, by itself alone."""
+
+    saved = ("x", "y", "x_hat", "y_hat", "delta_hat", "pulled_hat", "bent", "sums", "params")
+
+    def __init__(self, name, what, call, module=None, curved=True):
+        super().__init__(name, what)
+        self.call, self.module, self.curved = call, module, curved
+        self.forget()
+
+    def forward(self, split, x):
+        self.split = split
+        self.params = [] if self.module is None else [p for p in self.module.parameters() if p.requires_grad]
+        with torch.enable_grad(), second_order():
+            self.x, self.x_hat = x[:split].detach().requires_grad_(), x[split:].detach().requires_grad_()
+            self.y, self.y_hat = self.call(self.x), self.call(self.x_hat)
+        return torch.cat([self.y.detach(), self.y_hat.detach()])
+
+    def pullback(self, delta, rows):
+        split = self.split
+        pulled, *self.sums = torch.autograd.grad(self.y, [self.x, *self.params], delta[:split])
+        self.delta_hat = delta[split:].detach().requires_grad_()
+        with torch.enable_grad():
+            (self.pulled_hat,) = torch.autograd.grad(self.y_hat, self.x_hat, self.delta_hat, create_graph=True)
+        hat = self.pulled_hat.detach()
+        return [hat if rows.start else torch.cat([pulled, hat])]
+
+    def pushforward(self, t):
+        wanted = [self.delta_hat, self.x_hat, *self.params]
+        pushed, self.bent, *grads = torch.autograd.grad(
+            self.pulled_hat, wanted, t, retain_graph=True, allow_unused=True
+        )
+        self._add(grads)
+        return torch.zeros_like(self.delta_hat) if pushed is None else pushed
+
+    def curvature(self, r, wanted):
+        bent = self.bent
+        if r is not None:
+            pulled, *grads = torch.autograd.grad(self.y_hat, [self.x_hat, *self.params], r)
+            self._add(grads)
+            bent = pulled if bent is None else pulled + bent
+        return [bent if wanted else None]
+
+    def gradients(self):
+        return list(zip(self.params, self.sums, strict=True))
+
+    def _add(self, grads):
+        self.sums = [s if g is None else s + g for s, g in zip(self.sums, grads, strict=True)]
+
+
+def _of_each_sample(node, call, x):
+    """call(x), of which every sample has to be its own."""
+    try:
+        y = call(x)
+    except RuntimeError as error:  # a size that is not the sample's
+        raise Refused(f"{node.name}: {node.what} mixes samples: {error}") from error
+    if y.shape[:1] != x.shape[:1]:
+        raise Refused(f"{node.name}: {node.what} mixes samples: {tuple(x.shape)} became {tuple(y.shape)}")
+    return y

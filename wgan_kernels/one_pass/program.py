@@ -1,0 +1,94 @@
+"""The sweeps over all nodes, in the order of the program and back."""
+
+import torch
+
+
+class Refused(Exception):
+    """The critic cannot be run as a program; the message names what in it, and why."""
+
+
+class Program:
+    """A feed-forward critic: nodes, and for each the values that it reads. Value 0 is the input, i + 1 node i's result.
+
+    Not for use by two threads at once: nodes keep what one sweep leaves to the next.
+    """
+
+    def __init__(self, steps):
+        self.steps = steps  # [(node, indices of the values it reads)]
+        self.is_curved = any(node.curved for node, _ in steps)
+
+    def __str__(self):
+        rows = [("value", "operation", "of", "reads", "sweeps")]
+        for i, (node, reads) in enumerate(self.steps, 1):
+            sweeps = "forward · pullback · pushforward" + (" · curvature" if self.is_curved else "")
+            if any(True for _ in node.parameters()):
+                sweeps += " · weight gradient"
+            rows.append((str(i), node.what, node.name, ", ".join(map(str, reads)), sweeps))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        )
+
+    @torch.no_grad()
+    def run(self, x, split, seed, tangent):
+        """Scores, and the gradients of Σ seed·score over rows before ``split`` plus a penalty of those from there on.
+
+        Args:
+            x: [N, …], real and fake samples, then the interpolated ones; overwritten.
+            split: where the latter begin.
+            seed: (scores) → what each score is weighted with; 1 from ``split`` on.
+            tangent: (gradient at the interpolated samples) → the penalty's derivative with respect to it.
+
+        Returns:
+            (scores: [N, …], gradients: {parameter: tensor}).
+
+        Raises:
+            Refused: for what only shapes can tell.
+        """
+        try:
+            scores = self._forward(x, split)
+            gradient = self._pullback(seed(scores), split)
+            self._pushforward(tangent(gradient))
+            if self.is_curved:
+                self._curvature()
+            gradients = {}
+            for node, _ in self.steps:
+                for param, grad in node.gradients():
+                    gradients[param] = grad if param not in gradients else gradients[param] + grad
+        finally:
+            for node, _ in self.steps:
+                node.forget()
+        return scores, gradients
+
+    def _forward(self, x, split):
+        values = [x]
+        for node, reads in self.steps:
+            values.append(node.forward(split, *(values[i] for i in reads)))
+        return values[-1]
+
+    def _pullback(self, seed, split):
+        """The gradient at the input, of whose rows only those from ``split`` on are wanted."""
+        deltas = [None] * len(self.steps) + [seed]
+        for i, (node, reads) in reversed(list(enumerate(self.steps, 1))):
+            every = slice(0, None)
+            at_input = 0 in reads
+            pulled = node.pullback(deltas[i], slice(split, None) if at_input and len(set(reads)) == 1 else every)
+            for source, delta in zip(reads, pulled, strict=True):
+                if source == 0 and len(delta) > len(seed) - split:
+                    delta = delta[split:]
+                deltas[source] = delta if deltas[source] is None else deltas[source] + delta
+            deltas[i] = None
+        return deltas[0]
+
+    def _pushforward(self, tangent):
+        tangents = [tangent]
+        for node, reads in self.steps:
+            tangents.append(node.pushforward(*(tangents[i] for i in reads)))
+
+    def _curvature(self):
+        bent = [None] * (len(self.steps) + 1)
+        for i, (node, reads) in reversed(list(enumerate(self.steps, 1))):
+            for source, r in zip(reads, node.curvature(bent[i], any(reads)), strict=True):
+                if r is not None:
+                    bent[source] = r if bent[source] is None else bent[source] + r
+            bent[i] = None

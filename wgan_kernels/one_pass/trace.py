@@ -1,0 +1,215 @@
+"""From a module to a program, or a refusal that names what stands in the way."""
+
+import operator
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from ..rules import activation, conv, linear
+from .nodes import Island, Join, Layer, Linear, Piecewise, Reshape
+from .program import Program, Refused
+
+# Modules that treat each sample by itself. Linear in it:
+_LINEAR = (
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.AvgPool3d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveAvgPool3d,
+    nn.Upsample,
+    nn.UpsamplingNearest2d,
+    nn.UpsamplingBilinear2d,
+    nn.PixelShuffle,
+    nn.PixelUnshuffle,
+    nn.ZeroPad1d,
+    nn.ZeroPad2d,
+    nn.ZeroPad3d,
+)
+# Piecewise linear:
+_BENT = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.PReLU)
+# Curved:
+_CURVED = (
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.Tanh,
+    nn.Sigmoid,
+    nn.Softplus,
+    nn.SiLU,
+    nn.GELU,
+    nn.ELU,
+    nn.SELU,
+    nn.CELU,
+    nn.Mish,
+    nn.LogSigmoid,
+    nn.Softsign,
+)
+_NORMALISES_SAMPLES = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+_BATCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_CONVOLUTIONS = {nn.Conv1d: False, nn.Conv2d: False, nn.Conv3d: False}
+_CONVOLUTIONS |= {nn.ConvTranspose1d: True, nn.ConvTranspose2d: True, nn.ConvTranspose3d: True}
+_ELEMENTWISE = {torch.tanh: "tanh", torch.sigmoid: "sigmoid", F.tanh: "tanh", F.sigmoid: "sigmoid", F.silu: "silu"}
+_ELEMENTWISE |= {F.gelu: "gelu", F.softplus: "softplus", F.elu: "elu"}
+_SHAPES = ("flatten", "squeeze", "unsqueeze", "unflatten")
+_ADDITIONS = (operator.add, operator.iadd, torch.add)
+
+
+def trace(critic):
+    """The critic's ``Program``.
+
+    Raises:
+        Refused: with the name of the module or operation that it cannot be made of.
+    """
+    if not isinstance(critic, nn.Module):
+        raise Refused(f"the critic is a {type(critic).__name__}, not a Module")
+    for name, module in critic.named_modules():
+        _check(name or type(critic).__name__, module)
+    for name, param in critic.named_parameters():
+        if param._backward_hooks or param._post_accumulate_grad_hooks:
+            raise Refused(f"{name} has hooks, which a program would not call")
+    tracer = fx.Tracer()
+    if tracer.is_leaf_module(critic, ""):
+        critic = nn.Sequential(critic)
+    try:
+        graph = tracer.trace(critic)
+    except Exception as error:  # whatever its forward does with a stand-in for a tensor
+        raise Refused(f"its forward cannot be traced: {str(error).splitlines()[0]}") from error
+    steps, values, sizes = [], {}, set()
+
+    def _is_size(node):
+        """x.size(…), x.shape, and an entry of either."""
+        if node.op == "call_method":
+            return node.target == "size"
+        if node.target is operator.getitem:
+            return node.args[0] in sizes
+        return node.op == "call_function" and node.target is getattr and node.args[1] == "shape"
+
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            if values:
+                raise Refused(f"its forward takes more than one tensor: {node.name}")
+            values[node] = 0
+        elif node.op == "output":
+            if values.get(node.args[0]) != len(steps):
+                raise Refused("what it returns is not the result of its last operation")
+        elif _is_size(node):
+            sizes.add(node)  # read where it is used
+        else:
+            made, sources = _node(critic, node)
+            steps.append((made, [values[source] for source in sources]))
+            values[node] = len(steps)
+    if not steps:
+        raise Refused("it has no operation")
+    return Program(steps)
+
+
+def _check(name, module):
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    if any(hooks):
+        raise Refused(f"{name} has hooks, which a program would not call")
+    if isinstance(module, _BATCH) and (module.training or not module.track_running_stats):
+        raise Refused(f"{name} ({type(module).__name__}) normalises over the batch, which couples the samples")
+
+
+def _node(critic, node):
+    """(the program's node, the fx nodes of the values that it reads)"""
+    sources = list(node.all_input_nodes)
+    if node.op == "call_module":
+        module = critic.get_submodule(node.target)
+        if len(sources) != 1 or node.kwargs:
+            raise Refused(f"{node.target} is called with more than one tensor")
+        return _module(node.target, module), sources
+    name = node.name
+    if node.op == "call_function" and node.target in _ADDITIONS:
+        if len(node.args) == 2 and all(isinstance(arg, fx.Node) for arg in node.args) and not node.kwargs:
+            return Join(name, "add"), list(node.args)
+    elif node.op == "call_function":
+        made = _function(name, node.target, node.args[1:], node.kwargs)
+        if made is not None and len(sources) == 1:
+            return made, sources
+    elif node.op == "call_method" and node.target in _SHAPES and len(sources) == 1:
+        return Reshape(name, node.target, lambda x: getattr(x, node.target)(*node.args[1:], **node.kwargs)), sources
+    elif node.op == "call_method" and node.target in ("mean", "sum") and len(sources) == 1:
+        return Linear(
+            name, node.target, lambda x: _within_samples(x, node.target, *node.args[1:], **node.kwargs)
+        ), sources
+    elif node.op == "call_method" and node.target in ("view", "reshape") and _keeps_batch(node):
+        return Reshape(name, node.target, _reshape(node.args[2:])), sources[:1]
+    raise Refused(f"{name}: no sweeps are known for {getattr(node.target, '__name__', node.target)}")
+
+
+def _module(name, module):
+    kind = type(module)
+    if kind is nn.Linear:
+        return Layer(name, module, linear.MAPS, None)
+    if kind in _CONVOLUTIONS and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+        how = conv.Geometry(
+            stride=module.stride,
+            padding=module.padding,
+            dilation=module.dilation,
+            transposed=_CONVOLUTIONS[kind],
+            output_padding=module.output_padding,
+            groups=module.groups,
+        )
+        return Layer(name, module, conv.MAPS, how)
+    if kind is nn.ReLU:
+        return Piecewise(name, "relu", activation.relu)
+    if kind is nn.LeakyReLU and module.negative_slope > 0:
+        return Piecewise(name, "leaky_relu", activation.leaky_relu(module.negative_slope))
+    if kind in (nn.Hardtanh, nn.ReLU6):
+        return Piecewise(name, "hardtanh", activation.hardtanh(module.min_val, module.max_val))
+    if kind in (nn.Flatten, nn.Unflatten):
+        return Reshape(name, kind.__name__.lower(), module)
+    if kind is nn.Identity or (
+        isinstance(module, nn.modules.dropout._DropoutNd) and not (module.training and module.p)
+    ):
+        return Reshape(name, "identity", lambda x: x)
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        raise Refused(f"{name} ({kind.__name__}) draws anew in each of a program's sweeps")
+    if kind in _LINEAR:
+        return Linear(name, kind.__name__, module)
+    if kind in _BENT or kind in _BATCH:  # in evaluation, where its statistics are numbers
+        return Island(name, kind.__name__, module, module, curved=False)
+    if kind in _CURVED or (kind in _NORMALISES_SAMPLES and not module.track_running_stats):
+        return Island(name, kind.__name__, module, module)
+    raise Refused(f"{name}: no sweeps are known for {kind.__name__}")
+
+
+def _function(name, function, args, kwargs):
+    if any(isinstance(value, fx.Node) for value in (*args, *kwargs.values())):
+        return None
+    if function in (F.relu, torch.relu):
+        return Piecewise(name, "relu", activation.relu)
+    if function is F.leaky_relu:
+        slope = args[0] if args else kwargs.get("negative_slope", 0.01)
+        return Piecewise(name, "leaky_relu", activation.leaky_relu(slope)) if slope > 0 else None
+    if function is torch.flatten:
+        return Reshape(name, "flatten", lambda x: torch.flatten(x, *args, **kwargs))
+    if function in (operator.mul, operator.truediv) and len(args) == 1 and isinstance(args[0], (int, float)):
+        return Linear(name, function.__name__, lambda x: function(x, args[0]))
+    if function in (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool2d, F.pixel_unshuffle):
+        return Linear(name, function.__name__, lambda x: function(x, *args, **kwargs))
+    if function in _ELEMENTWISE:
+        return Island(name, _ELEMENTWISE[function], lambda x: function(x, *args, **kwargs))
+    return None
+
+
+def _keeps_batch(node):
+    """x.view(x.size(0), …), x.view(x.shape[0], …) and x.view(-1, …), of which the sizes behind have to be numbers."""
+    first, *rest = node.args[1:]
+    is_size = first == -1 or (isinstance(first, fx.Node) and first.target in ("size", operator.getitem))
+    return is_size and not node.kwargs and all(isinstance(size, int) for size in rest)
+
+
+def _within_samples(x, reduction, dim=None, keepdim=False):
+    """A mean or a sum over dimensions that the batch is not one of."""
+    dims = range(x.dim()) if dim is None else [dim] if isinstance(dim, int) else dim
+    if any(d % x.dim() == 0 for d in dims):
+        raise Refused(f"{reduction}: goes over the batch, which couples the samples")
+    return getattr(x, reduction)(list(dims), keepdim=keepdim)
+
+
+def _reshape(sizes):
+    return lambda x: x.reshape(x.shape[0], *sizes)

@@ -1,0 +1,238 @@
+"""One update of the critic, one of the generator, each as a unit."""
+
+import time
+
+import torch
+from torch import nn
+
+from . import _checks
+from .one_pass import Refused, trace
+from .ops.interpolate import interpolate
+from .ops.norm_penalty import gradient_norm_penalty
+from .ops.wasserstein import critic_loss, generator_loss
+from .penalty import input_gradient
+
+_PENALTIES = ("gp", "one-sided", "r1", None)
+
+
+class CriticStep:
+    """One update of a critic: losses, penalty, gradients, the optimizer's step, and its clip where it has one.
+
+    ::
+
+        L = mean f(fake) − mean f(real) + weight·penalty
+        "gp"         mean (‖∇f(x̂)‖₂ − 1)²           x̂ on the lines between real and fake
+        "one-sided"  mean max(0, ‖∇f(x̂)‖₂ − 1)²
+        "r1"         ½·mean ‖∇f(real)‖²
+        None         no penalty: the original WGAN, whose optimizer clips
+
+    A feed-forward critic is run as one program, with one batch of real, fake and interpolated samples: forward,
+    pullback and pushforward, and one weight gradient per layer; there is no graph of a double backward. Gradients are
+    those of the plain loop (float32: 1e-4). Any other critic, with a batch normalisation or a hook for instance, takes
+    ``gradient_penalty`` and ``backward``; ``plan`` says which way is taken, and why.
+
+    Args:
+        critic: samples [B, …] → scores of any shape; usually a Module. Its modules stay the caller's own.
+        optimizer: of the critic's parameters, of ``wk.optim`` or ``torch.optim``. Gradients are set anew in every step.
+        penalty: one of the above.
+        weight: λ, the penalty's factor.
+        tune: tries the program, for images in both memory formats, and autograd on the first batch of a shape, and
+            keeps what was fastest (on the CPU).
+        generator: where ε is drawn from; None: the device's default.
+
+    Raises:
+        ValueError: penalty is unknown, weight NaN; when called, shapes differ.
+        TypeError: when called, an argument is not a floating-point tensor.
+        Nothing is written when it raises.
+
+    Source: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", algorithm 1; r1: Mescheder et al. 2018,
+    equation 9.
+    """
+
+    def __init__(self, critic, optimizer, penalty="gp", weight=10.0, *, tune=True, generator=None):
+        _checks.one_of("penalty", penalty, _PENALTIES)
+        self.critic, self.optimizer, self.penalty = critic, optimizer, penalty
+        self.weight = _checks.number("weight", weight)
+        self.tune, self.generator = tune, generator
+        self._program, self._ways = None, {}
+        self.tuned = {}
+        try:
+            if penalty is not None:
+                self._program = trace(critic)
+            self._why = "no penalty: one backward"
+        except Refused as reason:
+            self._why = str(reason)
+
+    @property
+    def plan(self):
+        """Which way a step takes: the program as a table, or the reason why there is none."""
+        if self._program is None:
+            return f"gradient_penalty and backward: {self._why}"
+        tuned = (f"samples {list(shape)}: fastest by {way}" for shape, way in self.tuned.items())
+        return "\n".join([str(self._program), *tuned])
+
+    def __call__(self, real, fake):
+        """One update.
+
+        Args:
+            real, fake: [B, …] samples of one shape; gradients of neither are wanted.
+
+        Returns:
+            {"loss", "wasserstein"} and, with a penalty, {"penalty", "gradient_norm"}: 0-d tensors, not synchronised.
+        """
+        self._check(real, fake)
+        real, fake = real.detach(), fake.detach()
+        points = None if self.penalty is None else self._points(real, fake)
+        way = self._way(real, fake, points)
+        try:
+            metrics = way(real, fake, points)
+        except Refused as reason:
+            self._program, self._why = None, str(reason)
+            metrics = self._by_autograd(real, fake, points)
+        self.optimizer.step()
+        return metrics
+
+    def _points(self, real, fake):
+        """Where the penalty looks at the gradient."""
+        return real if self.penalty == "r1" else interpolate(real, fake, generator=self.generator)
+
+    def _way(self, real, fake, points):
+        """How gradients are made for samples of this shape. The first time, the ways are tried, twice each."""
+        if self._program is None or torch.is_autocast_enabled(real.device.type):
+            return self._by_autograd
+        if not self.tune or not real.is_cpu:
+            return self._by_program
+        if real.shape not in self._ways:
+            ways = {self._by_program: "the program", self._by_autograd: "gradient_penalty and backward"}
+            if real.dim() == 4:
+                ways[self._by_program_in_channels_last] = "the program, in channels-last memory"
+            seconds = {}
+            for way in (*ways, *ways):
+                start = time.perf_counter()
+                try:
+                    way(real, fake, points)
+                except Refused:
+                    return self._by_program  # which says so
+                seconds[way] = time.perf_counter() - start  # the second time is warm
+            self._ways[real.shape] = way = min(seconds, key=seconds.get)
+            self.tuned[tuple(real.shape)] = ways[way]
+        return self._ways[real.shape]
+
+    def _by_program(self, real, fake, points, memory_format=torch.preserve_format):
+        batch = real.shape[0]
+        found = {}
+
+        def seed(scores):
+            each = torch.ones_like(scores)
+            each[:batch] = -1 / scores[:batch].numel()
+            each[batch : 2 * batch] = 1 / scores[:batch].numel()
+            return each
+
+        def tangent(gradient):
+            gradient.requires_grad_()
+            with torch.enable_grad():
+                penalty = self._penalty_of(gradient)
+                (t,) = torch.autograd.grad(self.weight * penalty, gradient)
+            found["penalty"], found["gradient_norm"] = penalty.detach(), _mean_norm(gradient.detach())
+            return t
+
+        samples = torch.cat([real, fake, points])
+        if memory_format is not torch.preserve_format:
+            samples = samples.contiguous(memory_format=memory_format)
+        scores, gradients = self._program.run(samples, 2 * batch, seed, tangent)
+        self.optimizer.zero_grad()
+        for param, grad in gradients.items():
+            param.grad = grad
+        return _metrics(scores[:batch], scores[batch : 2 * batch], self.weight, **found)
+
+    def _by_program_in_channels_last(self, real, fake, points):
+        return self._by_program(real, fake, points, torch.channels_last)
+
+    def _by_autograd(self, real, fake, points):
+        if self._program is None:
+            real_scores, fake_scores = self.critic(real), self.critic(fake)
+        else:  # samples are independent of each other
+            real_scores, fake_scores = self.critic(torch.cat([real, fake])).tensor_split(2)
+        found, penalty = {}, None
+        if points is not None:
+            gradient = input_gradient(self.critic, points)
+            penalty = self._penalty_of(gradient)
+            found = {"penalty": penalty.detach(), "gradient_norm": _mean_norm(gradient.detach())}
+        loss = critic_loss(real_scores, fake_scores, penalty, weight=self.weight)
+        self.optimizer.zero_grad()
+        loss.backward()
+        return _metrics(real_scores.detach(), fake_scores.detach(), self.weight, **found)
+
+    def _penalty_of(self, gradient):
+        if self.penalty == "r1":
+            return gradient_norm_penalty(gradient, target=0.0) / 2
+        return gradient_norm_penalty(gradient, one_sided=self.penalty == "one-sided")
+
+    def _check(self, real, fake):
+        _checks.floating("real", real)
+        _checks.floating("fake", fake)
+        _checks.batched("real", real)
+        _checks.same_device("fake", fake, "real", real)
+        _checks.same_shape("real", real, "fake", fake)
+
+
+class GeneratorStep:
+    """One update of a generator against a critic.
+
+    ::
+
+        L = −mean f(G(z))
+
+    Args:
+        generator: latents [B, …] → samples.
+        critic: samples → scores. Its parameters receive nothing, and their gradients are not computed.
+        optimizer: of the generator's parameters.
+        tune: taken for the sake of ``CriticStep``; nothing is tuned here yet.
+        ema: a ``torch.optim.swa_utils.AveragedModel`` of the generator, updated after each step; None: none.
+
+    Source: Arjovsky et al. 2017, "Wasserstein GAN", algorithm 1, lines 9 to 11.
+    """
+
+    def __init__(self, generator, critic, optimizer, *, tune=True, ema=None):
+        self.generator, self.critic, self.optimizer, self.tune, self.ema = generator, critic, optimizer, tune, ema
+
+    def __call__(self, latent):
+        """One update. latent: [B, …] → {"loss": []}. Nothing synchronises."""
+        _checks.floating("latent", latent)
+        _checks.batched("latent", latent)
+        frozen = [p for p in _parameters(self.critic) if p.requires_grad]
+        for param in frozen:
+            param.requires_grad_(False)
+        try:
+            loss = generator_loss(self.critic(self.generator(latent)))
+            self.optimizer.zero_grad()
+            loss.backward()
+        finally:
+            for param in frozen:
+                param.requires_grad_(True)
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update_parameters(self.generator)
+        return {"loss": loss.detach()}
+
+    @torch.no_grad()
+    def sample(self, latent):
+        """Samples for the critic, without gradients, of the generator in the mode that it is in. latent: [B, …]."""
+        return self.generator(latent)
+
+
+def _parameters(critic):
+    return critic.parameters() if isinstance(critic, nn.Module) else ()
+
+
+def _mean_norm(gradient):
+    return torch.linalg.vector_norm(gradient.flatten(1) if gradient.dim() > 1 else gradient[:, None], dim=1).mean()
+
+
+def _metrics(real_scores, fake_scores, weight, **found):
+    wasserstein = -critic_loss(real_scores, fake_scores)
+    penalty = found.get("penalty")
+    return {
+        "loss": -wasserstein if penalty is None else weight * penalty - wasserstein,
+        "wasserstein": wasserstein,
+    } | found

@@ -5,10 +5,15 @@ import itertools
 import math
 import re
 
+import hypothesis
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_second_order import critics
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import wgan_kernels as wk
 
@@ -223,6 +228,20 @@ def test_a_program_gives_the_gradients_of_the_plain_loop(make, shape, penalty):
     for _ in range(2):
         assert_same_update(ours, spec, real, fake)
     assert ours._program is not None or penalty is None, ours.plan
+
+
+@pytest.mark.usefixtures("however_small")
+@given(critics(), st.sampled_from(["gp", "one-sided", "r1"]))
+def test_any_critic(drawn, penalty):
+    """By program where there is one, which is often."""
+    critic, real = drawn
+    twin = copy.deepcopy(critic)
+    fake = real.flip(0) * 0.7 + 0.3
+    ours = wk.CriticStep(critic, torch.optim.SGD(critic.parameters(), lr=1e-3), penalty, 3.0, tune=False)
+    spec = wk.reference.CriticStep(twin, torch.optim.SGD(twin.parameters(), lr=1e-3), penalty, 3.0)
+    hypothesis.event("program" if ours._program else "autograd")
+    with sdpa_kernel(SDPBackend.MATH):  # of attention's kernels, the one that autograd can differentiate twice
+        assert_same_update(ours, spec, real, fake, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("penalty", ["gp", None])

@@ -2,8 +2,11 @@
 
 import collections
 
+import hypothesis
 import torch
+from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -82,3 +85,147 @@ class Count(TorchDispatchMode):
             name += "." + "".join(letter for letter, wanted in zip("xwb", args[-1], strict=True) if wanted)
         self.counts[name] += 1
         return func(*args, **(kwargs or {}))
+
+
+PIECEWISE = [nn.ReLU, lambda: nn.LeakyReLU(0.2), nn.ReLU6, lambda: nn.Hardtanh(-0.5, 1.5), lambda: nn.LeakyReLU(0.0)]
+SMOOTH = [nn.Tanh, nn.Softplus, nn.SiLU, nn.GELU, nn.ELU, nn.Sigmoid]
+IN_PLACE = [lambda: nn.ReLU(inplace=True), lambda: nn.LeakyReLU(0.1, inplace=True), lambda: nn.Hardtanh(-1, 1, True)]
+ACTIVATIONS = st.sampled_from([*PIECEWISE, *SMOOTH, *IN_PLACE, nn.PReLU])
+
+
+def of(dims, name):
+    """nn.Conv2d for 2 and "Conv"."""
+    return getattr(nn, f"{name}{dims}d")
+
+
+class Heads(nn.Module):
+    """Self-attention over [B, tokens, width], by the module or by the function."""
+
+    def __init__(self, width, module, causal):
+        super().__init__()
+        self.inner = nn.MultiheadAttention(width, width, batch_first=True) if module else nn.Linear(width, 3 * width)
+        self.causal = causal
+
+    def forward(self, x):
+        if isinstance(self.inner, nn.MultiheadAttention):
+            return self.inner(x, x, x, need_weights=False)[0]
+        q, k, v = self.inner(x).chunk(3, -1)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+
+
+@st.composite
+def perceptrons(draw):
+    """(layers, x)"""
+    width, tokens = draw(st.integers(1, 6)), draw(st.sampled_from([(), (3,)]))
+    x, layers = torch.randn(draw(st.integers(1, 3)), *tokens, width), []
+    for _ in range(draw(st.integers(1, 6))):
+        wider = draw(st.integers(1, 6))
+        layers += [nn.Linear(width, wider, bias=draw(st.booleans()))]
+        if len(x) > 1 and not tokens and draw(st.booleans()):
+            layers.append(batch_norm(draw, 1, wider))
+        layers.append(draw(ACTIVATIONS)())
+        if draw(st.booleans()):
+            layers.append(Residual(nn.Sequential(nn.Linear(wider, wider), draw(ACTIVATIONS)())))
+        if tokens and draw(st.booleans()):
+            layers.append(Residual(Heads(wider, draw(st.booleans()), draw(st.booleans()))))
+        if draw(st.booleans()):
+            layers.append(nn.LayerNorm(wider, elementwise_affine=draw(st.booleans()), bias=draw(st.booleans())))
+        width = wider
+    return [*layers, nn.Linear(width, 1)], x
+
+
+def batch_norm(draw, dims, channels):
+    """With an eps that keeps a stack of them over a few samples from multiplying rounding errors by 316 each."""
+    affine, tracks = draw(st.booleans()), draw(st.booleans())
+    norm = of(dims, "BatchNorm")(channels, eps=0.1, affine=affine, track_running_stats=tracks)
+    return norm.train(draw(st.booleans()))
+
+
+@st.composite
+def convolutions(draw):
+    """(layers, x)"""
+    dims, channels, layers = draw(st.integers(1, 3)), draw(st.integers(1, 3)), []
+    x = torch.randn(draw(st.integers(1, 3)), channels, *(draw(st.integers(4, 7)) for _ in range(dims)))
+    for _ in range(draw(st.integers(1, 3))):
+        groups = draw(st.sampled_from([1, channels]))
+        wider = groups * draw(st.integers(1, 2))
+        layers.append(
+            draw(st.sampled_from([convolution, convolution, transposed]))(draw, dims, channels, wider, groups)
+        )
+        if draw(st.booleans()):
+            layers.append(batch_norm(draw, dims, wider))
+        layers.append(nn.PReLU(wider) if draw(st.integers(0, 7)) == 0 else draw(ACTIVATIONS)())
+        channels = wider
+        if draw(st.booleans()):
+            layers.append(
+                Residual(nn.Sequential(of(dims, "Conv")(channels, channels, 3, padding=1), draw(ACTIVATIONS)()))
+            )
+        try:
+            shape = nn.Sequential(*layers)(x).shape[1:]
+        except (RuntimeError, ValueError):  # a kernel larger than what is left of the image; one element to normalise
+            hypothesis.reject()
+        norms = [None, nn.LayerNorm(shape)]
+        if shape[1:].numel() > 1:
+            norms += [nn.GroupNorm(groups, channels), nn.GroupNorm(1, channels, affine=False)]
+            norms.append(of(dims, "InstanceNorm")(channels, affine=draw(st.booleans())))
+        if norm := draw(st.sampled_from(norms)):
+            layers.append(norm)
+        if min(shape[1:]) < 4:
+            break
+        if draw(st.booleans()):
+            layers.append(draw(st.sampled_from([pool, pool, resized]))(draw, dims))
+    return [*layers, nn.Flatten(), nn.LazyLinear(1)], x
+
+
+def convolution(draw, dims, channels, wider, groups):
+    same = draw(st.booleans())
+    return of(dims, "Conv")(
+        channels,
+        wider,
+        kernel_size=draw(st.integers(1, 3)),
+        stride=1 if same else draw(st.integers(1, 2)),
+        padding="same" if same else draw(st.sampled_from([0, 1, "valid"])) if groups == 1 else 1,
+        dilation=draw(st.integers(1, 2)) if same else 1,
+        groups=groups,
+        bias=draw(st.booleans()),
+        padding_mode=draw(st.sampled_from(["zeros", "zeros", "reflect", "replicate", "circular"])),
+    )
+
+
+def transposed(draw, dims, channels, wider, groups):
+    return of(dims, "ConvTranspose")(
+        channels,
+        wider,
+        kernel_size=draw(st.integers(1, 3)),
+        stride=draw(st.integers(1, 2)),
+        dilation=draw(st.integers(1, 2)),
+        groups=groups,
+        bias=draw(st.booleans()),
+    )
+
+
+def pool(draw, dims):
+    kind = draw(st.sampled_from(["MaxPool", "AvgPool", "AdaptiveMaxPool", "AdaptiveAvgPool"]))
+    if kind.startswith("Adaptive"):
+        return of(dims, kind)(draw(st.integers(1, 3)))
+    return of(dims, kind)(draw(st.integers(2, 3)), draw(st.integers(1, 2)), draw(st.integers(0, 1)))
+
+
+def resized(draw, dims):
+    kinds = [
+        nn.Upsample(scale_factor=2),
+        of(dims, "ConstantPad")(1, 0.5),
+        of(dims, "ReplicationPad")(1),
+        nn.Dropout(0.0),
+    ]
+    return draw(st.sampled_from([*kinds, of(dims, "ReflectionPad")((1, 2) * dims), of(dims, "CircularPad")(1)]))
+
+
+@st.composite
+def critics(draw):
+    """(critic, x): one to six layers of every kind, odd sizes, residual joins; float64."""
+    torch.manual_seed(draw(st.integers(0, 2**31)))
+    layers, x = draw(st.one_of(perceptrons(), convolutions()))
+    critic = nn.Sequential(*layers)
+    critic(x)  # settles lazy layers
+    return critic.double(), x.double()

@@ -16,11 +16,7 @@ from wgan_kernels.rules import norm as rules
 
 EPS = 0.1  # so large that a mistake in it shows, and that a row of one element is not 1/√eps times its rounding
 
-
-@pytest.fixture(autouse=True)
-def however_small(monkeypatch):
-    monkeypatch.setattr(rules, "_WORTHWHILE", 0)
-
+pytestmark = pytest.mark.usefixtures("however_small")
 
 # name → (function, x's shape, its second argument, the shape of its weights)
 CASES = {

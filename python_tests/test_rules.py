@@ -201,10 +201,10 @@ def test_no_pass_is_wasted():
     """
     layers = 3
     critic = nn.Sequential(
-        *(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.LeakyReLU(0.2)) for _ in range(layers)), nn.Conv2d(4, 1, 3)
+        *(nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.LeakyReLU(0.2)) for _ in range(layers)), nn.Conv2d(6, 1, 3)
     )
     with Count() as count:
-        wk.gradient_penalty(critic, torch.randn(2, 4, 6, 6), torch.randn(2, 4, 6, 6)).backward()
+        wk.gradient_penalty(critic, torch.randn(2, 6, 6, 6), torch.randn(2, 6, 6, 6)).backward()
     convolutions = {name: n for name, n in count.counts.items() if name.startswith("convolution")}
     assert convolutions == {
         "convolution": 2 * layers + 1,  # the last layer's tangent is not asked for: its δ is a constant
@@ -217,9 +217,9 @@ def test_no_pass_is_wasted():
 
 def test_curvature_is_not_followed_into_the_input():
     """Nobody asks for the penalty's gradient in x̂, for which the first layer's pullback would run once more."""
-    critic = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Tanh(), nn.Conv2d(4, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 1))
+    critic = nn.Sequential(nn.Conv2d(6, 6, 3), nn.Tanh(), nn.Conv2d(6, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 1))
     with Count() as count:
-        wk.gradient_penalty(critic, torch.randn(2, 4, 6, 6), torch.randn(2, 4, 6, 6)).backward()
+        wk.gradient_penalty(critic, torch.randn(2, 6, 6, 6), torch.randn(2, 6, 6, 6)).backward()
     assert {name: n for name, n in count.counts.items() if name.startswith("convolution_backward")} == {
         "convolution_backward.x": 2,  # the first pass
         "convolution_backward.w": 2,  # of the tangents

@@ -1,4 +1,4 @@
-"""Smooth activations, y = φ(x): softplus, SiLU, GELU, ELU.
+"""Smooth activations, y = φ(x): softplus, SiLU, ELU.
 
 ::
 
@@ -6,7 +6,8 @@
     of it, cotangent t:      ∂δ = φ′(x)·t,    ∂x = φ″(x)·δ·t      the curvature
 
 Here the pass that follows is needed; what PyTorch adds are elementwise kernels: its second derivatives are composites
-of up to twelve. Four to seven are enough. Of tanh and sigmoid PyTorch's own takes five, and they keep the result alone.
+of nine, ten and seven of them, where four, nine (five in place) and four do. tanh and sigmoid keep their result alone
+and take five, where a rule gained 0 to 7%; a rule for GELU was no faster.
 """
 
 from collections.abc import Callable

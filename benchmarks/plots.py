@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-COLOURS = {"loop": "#4477aa", "foreach": "#66ccee", "eager": "#228833", "compile": "#ccbb44"}
+COLOURS = {"loop": "#4477aa", "foreach": "#66ccee", "eager": "#228833", "compile": "#ccbb44", "fused": "#ee6677"}
 
 
 def draw(record, path):
@@ -55,7 +55,7 @@ def draw(record, path):
     axes.margins(x=0.12, y=0.01)
     axes.invert_yaxis()
     axes.axvline(1, color="#333333", linewidth=1)
-    axes.set_xlabel("time of the baseline ÷ ours: right of 1 we are faster, left of 1 slower (median and quartiles)")
+    axes.set_xlabel("time of the baseline ÷ ours (median and quartiles):\nright of 1 we are faster, left of 1 slower")
     axes.legend(title="baseline", loc="best")
     machine = record["machine"]
     axes.set_title(

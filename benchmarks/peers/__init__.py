@@ -3,6 +3,8 @@
 PEERS = {
     "loop": "one PyTorch call per tensor",
     "foreach": "PyTorch's multi-tensor calls",
+    "fused": "PyTorch's own fused optimizer, then a foreach clamp",
+    "drop-in": "wk.gradient_penalty, wk.critic_loss and backward, where a whole update is the question",
     "eager": "the formula in plain PyTorch, as people write it",
     "compile": "that formula under torch.compile; its compile time stands apart, as the first call",
 }

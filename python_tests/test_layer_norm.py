@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from cases import assert_as_good, error, in_every_dtype, on_every_backend
+from cases import GROUP_NORM_IS_SOUND, assert_as_good, error, in_every_dtype, on_every_backend
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
@@ -238,6 +238,8 @@ def received(critic, x, context):
 def test_parameters_receive_what_autograd_gives(norm, behind, before, channels_last):
     """Zeros where it gives zeros, None where it gives None; and the strides are its own."""
     critic = nn.Sequential(before(), norm(), behind(), nn.Flatten(), nn.Linear(36, 1)).double()
+    if isinstance(critic[1], nn.GroupNorm) and not GROUP_NORM_IS_SOUND:
+        pytest.skip("there is nothing to compare with: this torch's own double backward of GroupNorm is unsound")
     x = torch.randn(3, 4, 3, 3, dtype=torch.float64)
     if channels_last:
         x = x.to(memory_format=torch.channels_last)

@@ -8,9 +8,9 @@ import re
 import hypothesis
 import pytest
 import torch
+from critics import critics
 from hypothesis import given
 from hypothesis import strategies as st
-from test_second_order import critics
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel

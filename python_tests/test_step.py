@@ -8,7 +8,7 @@ import re
 import hypothesis
 import pytest
 import torch
-from critics import critics
+from critics import Residual, critics
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -16,15 +16,6 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import wgan_kernels as wk
-
-
-class Residual(nn.Module):
-    def __init__(self, inner):
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x):
-        return x + self.inner(x)
 
 
 class Functional(nn.Module):

@@ -6,7 +6,6 @@ import torch
 
 from .. import _checks, _dispatch, _library, _native
 from ..ops.clip import clip_
-from ..reference.optim import ClipGroups
 
 _REFUSED = {
     "differentiable": "a fused step is not recorded by autograd",
@@ -15,31 +14,31 @@ _REFUSED = {
 }
 
 
-class FusedStep(ClipGroups):
-    """Mixin before a ``torch.optim`` class whose state is like the parameters, but for a count of steps each.
+class FusedStep:
+    """Mixin before an optimizer of the reference whose state is like the parameters, but for a count of steps each.
 
     A subclass has ``_OP``, the stem of its leaf ``<op>_``; ``_states(group)``, the names of the leaf's lists of states,
     None for one that stays empty; ``_settings(group)``, the leaf's numbers between lr and clip; and ``_reference``, the
     same step in plain PyTorch. The state is torch's, except that the count of steps lives on the parameter's device.
     """
 
-    def __init__(self, params, *, clip, differentiable, **settings):
-        _check_clip("clip", clip)
-        _refuse({"differentiable": differentiable})
-        super().__init__(params, clip=clip, **settings)
-        self._step_supports_amp_scaling = True  # a GradScaler then leaves scale and found_inf to the step
+    _step_supports_amp_scaling = True  # a GradScaler then leaves scale and found_inf to the step
 
     def add_param_group(self, param_group):
         if isinstance(param_group, dict):
             _check_clip("clip of a parameter group", param_group.get("clip"))
-            _refuse(param_group)
         super().add_param_group(param_group)
         try:
+            _refuse(self.param_groups[-1])
             for param in self.param_groups[-1]["params"]:
                 _checks.floating("params", param)
-        except TypeError:
+        except (TypeError, ValueError):
             self.param_groups.pop()
             raise
+
+    def _complete(self):
+        _check_clip("clip", self.defaults["clip"])
+        super()._complete()
 
     def load_state_dict(self, state_dict):
         for group in state_dict["param_groups"]:

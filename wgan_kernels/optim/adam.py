@@ -1,9 +1,8 @@
 """Adam whose step clips in the same pass."""
 
-import torch
 from torch.optim.adam import adam
 
-from .. import _library
+from .. import _library, reference
 from ._fused_step import FusedStep
 
 _library.define(
@@ -15,7 +14,7 @@ _library.define(
 )
 
 
-class Adam(FusedStep, torch.optim.Adam):
+class Adam(FusedStep, reference.optim.Adam):
     """``torch.optim.Adam`` with weight clipping in its step, and the settings of WGAN-GP by default.
 
     ::
@@ -52,35 +51,6 @@ class Adam(FusedStep, torch.optim.Adam):
     """
 
     _OP = "adam"
-
-    def __init__(
-        self,
-        params,
-        lr=1e-4,
-        betas=(0.0, 0.9),
-        eps=1e-8,
-        weight_decay=0,
-        *,
-        clip=None,
-        maximize=False,
-        capturable=False,
-        foreach=None,
-        fused=None,
-        differentiable=False,
-    ):
-        super().__init__(
-            params,
-            clip=clip,
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            maximize=maximize,
-            capturable=capturable,
-            foreach=foreach,
-            fused=fused,
-            differentiable=differentiable,
-        )
 
     @staticmethod
     def _states(group):

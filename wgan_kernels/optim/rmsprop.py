@@ -1,9 +1,8 @@
 """RMSprop whose step clips in the same pass."""
 
-import torch
 from torch.optim.rmsprop import rmsprop
 
-from .. import _library
+from .. import _library, reference
 from ._fused_step import FusedStep
 
 _library.define(
@@ -15,7 +14,7 @@ _library.define(
 )
 
 
-class RMSprop(FusedStep, torch.optim.RMSprop):
+class RMSprop(FusedStep, reference.optim.RMSprop):
     """``torch.optim.RMSprop`` with weight clipping in its step.
 
     ::
@@ -55,37 +54,6 @@ class RMSprop(FusedStep, torch.optim.RMSprop):
     """
 
     _OP = "rmsprop"
-
-    def __init__(
-        self,
-        params,
-        lr=5e-5,
-        alpha=0.99,
-        eps=1e-8,
-        momentum=0,
-        centered=False,
-        weight_decay=0,
-        *,
-        clip=None,
-        maximize=False,
-        capturable=False,
-        foreach=None,
-        differentiable=False,
-    ):
-        super().__init__(
-            params,
-            clip=clip,
-            lr=lr,
-            alpha=alpha,
-            eps=eps,
-            momentum=momentum,
-            centered=centered,
-            weight_decay=weight_decay,
-            maximize=maximize,
-            capturable=capturable,
-            foreach=foreach,
-            differentiable=differentiable,
-        )
 
     @staticmethod
     def _states(group):

@@ -1,7 +1,6 @@
 """torch's optimizers, followed by the clip: what a fused step has to equal."""
 
-from ._clip_groups import ClipGroups
 from .adam import Adam
 from .rmsprop import RMSprop
 
-__all__ = ["Adam", "ClipGroups", "RMSprop"]
+__all__ = ["Adam", "RMSprop"]

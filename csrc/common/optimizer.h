@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <optional>
 
+#include "../math/clip.h"
 #include "parameter_list.h"
 
 namespace wgan {
@@ -18,6 +19,29 @@ struct StepScalars {
   double lr;    // where there is no lr_tensor
   double clip;  // infinity: none
   bool maximize;
+};
+
+WGAN_HD double value_of(const DeviceScalar& scalar, double otherwise) {
+  if (scalar.data == nullptr) return otherwise;
+  return scalar.is_double ? *static_cast<const double*>(scalar.data) : *static_cast<const float*>(scalar.data);
+}
+
+// Whether a gradient scaler found an infinity: then nothing is changed.
+WGAN_HD bool is_skipped(const StepScalars& step) { return value_of(step.found_inf, 0) != 0; }
+
+// ±1/grad_scale.
+WGAN_HD double grad_factor(const StepScalars& step) { return (step.maximize ? -1 : 1) / value_of(step.grad_scale, 1); }
+
+// The two ends of a clip as torch rounds them: to the compute type, then to the storage type.
+template <class T>
+struct Interval {
+  T low, high;
+
+  explicit Interval(double clip)
+      : low(static_cast<T>(static_cast<compute_t<T>>(-clip))), high(static_cast<T>(static_cast<compute_t<T>>(clip))) {}
+
+  // Rounds a new weight and clips it.
+  WGAN_HD T operator()(compute_t<T> w) const { return math::clip<compute_t<T>>(static_cast<T>(w), low, high); }
 };
 
 inline void add_lists(const char* op, ParameterList& list, std::initializer_list<const std::vector<Tensor>*> lists,

@@ -3,34 +3,8 @@
 
 #include "../common/multi_tensor.cuh"
 #include "../common/optimizer.h"
-#include "../math/clip.h"
 
 namespace wgan {
-
-__device__ __forceinline__ double value_of(const DeviceScalar& scalar, double otherwise) {
-  if (scalar.data == nullptr) return otherwise;
-  return scalar.is_double ? *static_cast<const double*>(scalar.data) : *static_cast<const float*>(scalar.data);
-}
-
-// Whether a gradient scaler found an infinity: then nothing is changed.
-__device__ __forceinline__ bool is_skipped(const StepScalars& step) { return value_of(step.found_inf, 0) != 0; }
-
-// ±1/grad_scale.
-__device__ __forceinline__ double grad_factor(const StepScalars& step) {
-  return (step.maximize ? -1 : 1) / value_of(step.grad_scale, 1);
-}
-
-// The two ends of a clip as torch rounds them: to the compute type, then to the storage type.
-template <class T>
-struct Interval {
-  T low, high;
-
-  explicit Interval(double clip)
-      : low(static_cast<T>(static_cast<compute_t<T>>(-clip))), high(static_cast<T>(static_cast<compute_t<T>>(clip))) {}
-
-  // Rounds a new weight and clips it.
-  __device__ T operator()(compute_t<T> w) const { return math::clip<compute_t<T>>(static_cast<T>(w), low, high); }
-};
 
 // Counts the step of every parameter, before the launches that read it: within one, some blocks would find it counted
 // and some not.

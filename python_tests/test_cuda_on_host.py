@@ -63,7 +63,7 @@ def test_the_tests_of_every_op(kernels):
     """Those of the CPU kernels, whose place the CUDA kernels take."""
     tests = [path for source in SOURCES if (path := ROOT / f"python_tests/test_{source.stem}.py").is_file()]
     assert len(tests) >= 4
-    run_tests(kernels, "-k", "cpp-cpu", *tests)
+    run_tests(kernels, "-k", "cpp-cpu", *tests, ROOT / "python_tests/test_optim.py")
 
 
 def test_what_only_these_kernels_have(kernels):

@@ -1,12 +1,13 @@
 """What both optimizers promise beside their formulas: they stand in for torch's."""
 
 import copy
+import itertools
 import math
 import pickle
 
 import pytest
 import torch
-from cases import on_every_backend
+from cases import in_every_dtype, on_every_backend
 from optimizers import OPTIMIZERS, awkward_params, clamped, state_tensors, steps, twins
 from torch import nn
 
@@ -51,6 +52,24 @@ def test_many_tensors_and_large_ones(name, backend, device, three_threads):
         b.step()
     assert_same(params, others, rtol=1e-5, atol=1e-6)
     assert_same(state_tensors(a, params), state_tensors(b, others), rtol=1e-5, atol=1e-6)
+
+
+@on_both
+@on_every_backend
+@in_every_dtype
+def test_special_values_are_torchs(name, backend, device, dtype):
+    """In float64: in float16 torch's eps is 0, and its step for a gradient of 0 NaN."""
+    ours, spec, _ = OPTIMIZERS[name]
+    bad = [math.nan, math.inf, -math.inf, 0.0, 1.0]
+    pairs = list(itertools.product(bad, bad))
+    weights, grads = (torch.tensor(column, dtype=dtype, device=device) for column in zip(*pairs, strict=True))
+    params = [weights.repeat(9).requires_grad_()]
+    params[0].grad = grads.repeat(9)
+    others = twins(params, torch.float64)
+    with wk.use_backend(backend):
+        ours(params, lr=0.5, clip=0.75).step()
+    spec(others, lr=0.5, clip=0.75).step()
+    torch.testing.assert_close(params[0], others[0].to(dtype), equal_nan=True)
 
 
 @on_both

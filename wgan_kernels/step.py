@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from . import _checks
+from ._heap import keep_freed_memory
 from .one_pass import Refused, trace
 from .ops.interpolate import interpolate
 from .ops.norm_penalty import gradient_norm_penalty
@@ -56,6 +57,8 @@ class CriticStep:
         self.tune, self.generator = tune, generator
         self._program, self._ways = None, {}
         self.tuned = {}
+        if tune:
+            keep_freed_memory()
         try:
             if penalty is not None:
                 self._program = trace(critic)

@@ -8,6 +8,7 @@ from torch import fx, nn
 
 from ..rules import activation, conv, linear
 from .nodes import Island, Join, Layer, Linear, Piecewise, Reshape
+from .norm import Norm
 from .program import Program, Refused
 
 # Modules that treat each sample by itself. Linear in it:
@@ -31,9 +32,6 @@ _LINEAR = (
 _BENT = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.PReLU)
 # Curved:
 _CURVED = (
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
     nn.Tanh,
     nn.Sigmoid,
     nn.Softplus,
@@ -46,7 +44,8 @@ _CURVED = (
     nn.LogSigmoid,
     nn.Softsign,
 )
-_NORMALISES_SAMPLES = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 _BATCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _CONVOLUTIONS = {nn.Conv1d: False, nn.Conv2d: False, nn.Conv3d: False}
 _CONVOLUTIONS |= {nn.ConvTranspose1d: True, nn.ConvTranspose2d: True, nn.ConvTranspose3d: True}
@@ -172,7 +171,9 @@ def _module(name, module):
         return Linear(name, kind.__name__, module)
     if kind in _BENT or kind in _BATCH:  # in evaluation, where its statistics are numbers
         return Island(name, kind.__name__, module, module, curved=False)
-    if kind in _CURVED or (kind in _NORMALISES_SAMPLES and not module.track_running_stats):
+    if kind in _NORMS or (kind in _INSTANCE_NORMS and not module.track_running_stats):
+        return Norm(name, module)
+    if kind in _CURVED:
         return Island(name, kind.__name__, module, module)
     raise Refused(f"{name}: no sweeps are known for {kind.__name__}")
 

@@ -175,14 +175,12 @@ def _second(t, delta, x, w, how):
 
 def layer_norm(x, shape, w, b, eps, centered=True):
     """The layer over the last dimensions of x, which are ``shape``; None where PyTorch has to do it."""
-    return _norm(x, w, b, centered=centered, eps=eps, width=shape.numel(), sets=1, inner=1, bends_bias=False)
+    return _norm(x, w, b, layer_rows(x, shape, eps, centered))
 
 
 def group_norm(x, groups, w, b, eps, bends_bias=True):
     """The layer over the pixels and channels of each group of channels. x: [B, C, …]; w, b: [C]."""
-    inner = x.shape[2:].numel()
-    width = x.shape[1] // groups * inner
-    return _norm(x, w, b, centered=True, eps=eps, width=width, sets=groups, inner=inner, bends_bias=bends_bias)
+    return _norm(x, w, b, group_rows(x, groups, eps, bends_bias))
 
 
 def rms_norm(x, shape, w, eps):
@@ -190,12 +188,21 @@ def rms_norm(x, shape, w, eps):
     return layer_norm(x, shape, w, None, eps, centered=False)
 
 
-def _norm(x, w, b, **how):
+def layer_rows(x, shape, eps, centered=True):
+    """How x is normalised over its last dimensions, which are ``shape``."""
+    return Rows(leaves(x.device), shape.numel(), sets=1, inner=1, centered=centered, bends_bias=False, eps=eps)
+
+
+def group_rows(x, groups, eps, bends_bias=True):
+    """How x is normalised over the pixels and channels of each group of channels."""
+    inner = x.shape[2:].numel()
+    width = x.shape[1] // groups * inner
+    return Rows(leaves(x.device), width, sets=groups, inner=inner, centered=True, bends_bias=bends_bias, eps=eps)
+
+
+def _norm(x, w, b, how):
     """In the dtype of the weights, which may be wider than that of x; y in that of x."""
-    if x.numel() < _WORTHWHILE and x.device.type == "cpu":
-        return None
-    of_backend = leaves(x.device)
-    if of_backend is None:
+    if how.leaves is None or (x.numel() < _WORTHWHILE and x.device.type == "cpu"):
         return None
     given = [t for t in (w, b) if t is not None]
     dtype = given[0].dtype if given else x.dtype
@@ -203,7 +210,7 @@ def _norm(x, w, b, **how):
         return None
     if dtype is not x.dtype and (dtype is not torch.float32 or x.dtype is torch.float64):
         return None
-    y = Norm.apply(x.to(dtype).contiguous(), w, b, Rows(leaves=of_backend, **how))
+    y = Norm.apply(x.to(dtype).contiguous(), w, b, how)
     return y.to(x.dtype)
 
 

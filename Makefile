@@ -22,7 +22,7 @@ test: $(VENV)/.dev check     ## every claim checked
 
 fuzz: $(VENV)/.dev           ## 10,000 random critics per property; repeat one with SEED=…
 	$(PY) -m pytest -k "critic or penalt" --hypothesis-profile=fuzz --hypothesis-seed=$(SEED) \
-		python_tests/test_second_order.py python_tests/test_penalty.py python_tests/test_step.py
+		python_tests/test_second_order.py python_tests/test_penalty.py python_tests/test_critic_step.py
 
 bench: $(VENV)/.dev          ## every benchmark, quickly
 	$(PY) -m benchmarks run

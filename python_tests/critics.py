@@ -231,3 +231,18 @@ def critics(draw):
     critic = nn.Sequential(*layers)
     critic(x)  # settles lazy layers
     return critic.double(), x.double()
+
+
+def is_on_a_kink(critic, x):
+    """Whether a layer is given mere rounding, as of rows that a norm has made equal: its sign is anybody's."""
+    rounding = []
+
+    def note(layer, args):
+        rounding.append(((args[0] != 0) & (args[0].abs() < 1e-13)).any().item())
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in critic.modules()]
+    with torch.no_grad():
+        critic(x)
+    for hook in hooks:
+        hook.remove()
+    return any(rounding)

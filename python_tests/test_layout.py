@@ -34,8 +34,11 @@ MAY_IMPORT = {
     "second_order": {"rules"},
     "one_pass": {"rules", "second_order"},
     "penalty": {"_checks", "ops", "second_order"},
-    "step": {"_checks", "one_pass", "ops", "penalty"},
-    "__init__": {"reference", "_dispatch", "ops", "optim", "penalty", "second_order", "step"},
+    "_heap": set(),
+    "_tuning": {"rules"},
+    "critic_step": {"_checks", "_heap", "_tuning", "one_pass", "ops", "penalty"},
+    "generator_step": {"_checks", "_heap", "_tuning", "ops"},
+    "__init__": {"reference", "_dispatch", "ops", "optim", "penalty", "second_order", "critic_step", "generator_step"},
 }
 
 

@@ -16,8 +16,16 @@ LAYERS = {
     "conv1d": (lambda x, w, b: F.conv1d(x, w, b, 2, 1), [(2, 2, 5), (3, 2, 3), (3,)]),
     "conv2d": (lambda x, w, b: F.conv2d(x, w, b, (1, 2), 1, 2, 2), [(1, 2, 4, 5), (2, 1, 2, 3), (2,)]),
     "conv2d to one channel": (lambda x, w: F.conv2d(x, w, None, 2, 1, 2), [(2, 1, 6, 5), (3, 1, 2, 3)]),
+    "conv2d to few channels": (
+        lambda x, w, b: F.conv2d(x, w, b, 1, (1, 2), (2, 1)),
+        [(1, 2, 4, 3), (1, 2, 2, 3), (1,)],
+    ),
     "conv3d": (lambda x, w, b: F.conv3d(x, w, b), [(1, 1, 3, 3, 2), (1, 1, 2, 2, 2), (1,)]),
-    "transposed": (lambda x, w, b: F.conv_transpose2d(x, w, b, 2, 1, 1), [(1, 2, 2, 3), (2, 2, 3, 3), (2,)]),
+    "transposed": (lambda x, w, b: F.conv_transpose2d(x, w, b, 2, 1, 1), [(1, 1, 2, 1), (1, 5, 3, 3), (5,)]),
+    "transposed to few channels": (
+        lambda x, w, b: F.conv_transpose2d(x, w, b, 2, 1, 1),
+        [(1, 2, 2, 3), (2, 2, 3, 3), (2,)],
+    ),
     "relu": (F.relu, [(3, 4)]),
     "leaky_relu": (lambda x: F.leaky_relu(x, 0.3), [(3, 4)]),
     "hardtanh": (lambda x: F.hardtanh(x, -0.5, 0.7), [(3, 4)]),
@@ -88,7 +96,7 @@ def double_backward(layer):
     """What a penalty's backward dispatches for ``layer`` between two convolutions, beside what it does without."""
 
     def count(*layers):
-        critic, x = nn.Sequential(*layers), torch.randn(2, 4, 8, 8, requires_grad=True)
+        critic, x = nn.Sequential(*layers), torch.randn(2, 8, 8, 8, requires_grad=True)
         with wk.second_order():
             scores = critic(x)
         (grad,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
@@ -96,25 +104,29 @@ def double_backward(layer):
             torch.autograd.grad(grad.square().sum(), list(critic.parameters()), allow_unused=True)
         return counted.counts
 
-    counts = count(nn.Conv2d(4, 4, 3, padding=1), layer, nn.LazyConv2d(4, 1))
-    counts.subtract(count(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)))
+    counts = count(nn.Conv2d(8, 8, 3, padding=1), layer, nn.LazyConv2d(8, 1))
+    counts.subtract(count(nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)))
     return {name: n for name, n in counts.items() if n and name not in VIEWS}
 
 
 # For each kind: the linear map or mask, once, and what the bias before it would have received.
 COUNTS = {
-    "convolution": (nn.Conv2d(4, 4, 3), {"convolution": 1, "convolution_backward.w": 1}),
+    "convolution": (nn.Conv2d(8, 8, 3), {"convolution": 1, "convolution_backward.w": 1}),
     "convolution same": (
-        nn.Conv2d(4, 4, 2, padding="same"),
+        nn.Conv2d(8, 8, 2, padding="same"),
         {"convolution": 1, "convolution_backward.w": 1, "constant_pad_nd": 1},
     ),
-    "transposed": (nn.ConvTranspose2d(4, 4, 3), {"convolution": 1, "convolution_backward.w": 1}),
+    "transposed": (nn.ConvTranspose2d(8, 8, 3), {"convolution": 1, "convolution_backward.w": 1}),
+    "to few channels": (
+        nn.Conv2d(8, 4, 3),
+        {"bmm": 2, "col2im": 1, "im2col": 1, "flip": 2, "clone": 1, "sum": 1},
+    ),
     "linear": (nn.Linear(8, 8), {"mm": 2}),
     "relu": (nn.ReLU(), {"threshold_backward": 1, "zeros_like": 1}),
     "leaky_relu": (nn.LeakyReLU(0.2), {"leaky_relu_backward": 1, "zeros_like": 1}),
     "hardtanh": (nn.Hardtanh(), {"hardtanh_backward": 1, "zeros_like": 1}),
     "prelu": (
-        nn.PReLU(4),
+        nn.PReLU(8),
         {"_prelu_kernel_backward": 1, "mul": 1, "gt": 1, "masked_fill": 1, "sum": 1, "zeros_like": 1},
     ),
     "max_pool": (nn.MaxPool2d(2), {"gather": 1, "zeros_like": 1}),
@@ -124,7 +136,7 @@ COUNTS = {
     "adaptive_avg_pool to 1": (nn.AdaptiveAvgPool2d(1), {"sum": 1, "div": 1}),
     "reflection": (nn.ReflectionPad2d(1), {"reflection_pad2d": 1, "zeros_like": 1}),
     "replication": (nn.ReplicationPad2d(1), {"replication_pad2d": 1, "zeros_like": 1}),
-    "batch_norm evaluated": (nn.BatchNorm2d(4).eval(), {"mul": 4, "sum": 1, "zeros_like": 1}),
+    "batch_norm evaluated": (nn.BatchNorm2d(8).eval(), {"mul": 4, "sum": 1, "zeros_like": 1}),
     "dropout": (nn.Dropout(), {"mul": 1}),
 }
 BEHIND_A_CURVE = {"convolution_backward.wb": 1, "add": 1}  # the pass back, into what the weight has received already
@@ -140,7 +152,7 @@ COUNTS |= {
     ),
     "elu": (nn.ELU(), {"elu_backward": 1, "mul": 1, "gt": 1, "masked_fill_": 1, **BEHIND_A_CURVE}),
     "batch_norm": (
-        nn.BatchNorm2d(4),
+        nn.BatchNorm2d(8),
         {
             "native_batch_norm_backward": 2,
             "ones_like": 2,
@@ -168,7 +180,7 @@ class Call(nn.Module):
 
 # PyTorch's own, whose double backward is the linear map again: no zeros, no pass into the first forward.
 SHAPES = {
-    "reshape": (lambda x: x.reshape(2, 4, 4, 16), {}),
+    "reshape": (lambda x: x.reshape(2, 8, 4, 16), {}),
     "permute": (lambda x: x.permute(0, 1, 3, 2), {}),
     "constant pad": (lambda x: F.pad(x, (1, 2, 0, 1), value=0.5), {"constant_pad_nd": 1}),
     "nearest": (lambda x: F.interpolate(x, scale_factor=2), {"upsample_nearest2d": 1}),
@@ -185,7 +197,7 @@ SHAPES = {
     "stack": (lambda x: torch.stack([x, x], 2).flatten(1, 2), {"select_backward": 2, "add": 1}),
     "index": (lambda x: x[:, [3, 0, 1, 2]], {"index": 1}),
     "unfold": (lambda x: F.fold(F.unfold(x, 2, stride=2), 8, 2, stride=2), {"im2col": 1, "col2im": 1}),
-    "maximum over channels": (lambda x: x.unflatten(1, (2, 2)).max(2)[0], {"gather": 1}),
+    "maximum over channels": (lambda x: x.unflatten(1, (2, 4)).max(2)[0], {"gather": 1}),
 }
 
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from critics import Residual, assert_as_autograd, critics, mlp, points
+from critics import Residual, assert_as_autograd, critics, is_on_a_kink, mlp, points
 from hypothesis import assume, given
 from torch import nn
 from torch.nn import functional as F
@@ -13,21 +13,6 @@ from torch.utils.checkpoint import checkpoint
 import wgan_kernels as wk
 
 pytestmark = pytest.mark.usefixtures("however_small")
-
-
-def is_on_a_kink(critic, x):
-    """Whether a layer is given mere rounding, as of rows that a norm has made equal: its sign is anybody's."""
-    rounding = []
-
-    def note(layer, args):
-        rounding.append(((args[0] != 0) & (args[0].abs() < 1e-13)).any().item())
-
-    hooks = [layer.register_forward_pre_hook(note) for layer in critic.modules()]
-    with torch.no_grad():
-        critic(x)
-    for hook in hooks:
-        hook.remove()
-    return any(rounding)
 
 
 @given(critics())

@@ -37,9 +37,8 @@ def gradient_penalty(critic, real, fake, *, eps=None, target=1.0, one_sided=Fals
 
     Source: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", equation 3 and algorithm 1.
     """
-    _checks.floating("real", real)
-    _checks.floating("fake", fake)
-    x_hat = interpolate(real.detach(), fake.detach(), eps, generator=generator)
+    with torch.no_grad():
+        x_hat = interpolate(real, fake, eps, generator=generator)
     return _penalty(critic, x_hat, target, one_sided)
 
 
@@ -128,7 +127,8 @@ def input_gradient(critic, x):
             raise TypeError(f"critic: expected it to return a tensor of scores, got {type(scores).__name__}")
         grad = None
         if scores.requires_grad:
-            (grad,) = torch.autograd.grad(scores.sum(), x, create_graph=create_graph, allow_unused=True)
+            ones = torch.ones_like(scores)
+            (grad,) = torch.autograd.grad(scores, x, ones, create_graph=create_graph, allow_unused=True)
         x.requires_grad_(False)  # nobody sees it: the penalty's own backward ends before it
     if grad is None:
         raise RuntimeError(

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from .rules import attention, batch_norm, norm, pad, pool, prelu, smooth
 from .rules.activation import hardtanh, leaky_relu, relu
-from .rules.conv import Geometry, conv, same
+from .rules.conv import conv, geometry, same
 from .rules.linear import linear
 
 
@@ -53,7 +53,7 @@ class _Rules(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         rule = _ANYWHERE.get(func) or (_BEHIND_A_LAYER.get(func) if self.behind_a_layer else None)
-        if rule is not None and torch.is_grad_enabled() and _serves(args, kwargs):
+        if rule is not None and not _is_small(func, args) and torch.is_grad_enabled() and _serves(args, kwargs):
             result = rule(*args, **kwargs)
             if result is not None:
                 self.behind_a_layer |= func in _LAYERS
@@ -66,19 +66,34 @@ class _Rules(TorchFunctionMode):
 _WORTHWHILE = 1 << 21
 
 
+def _is_small(func, args):
+    """Whether a layer is evidently too small, at the price of two lookups: its rule may find out more."""
+    if func not in _LAYERS or len(args) < 2:
+        return False
+    return args[0].numel() * args[1].numel() < _WORTHWHILE
+
+
 def _serves(args, kwargs):
     """Whether a rule may stand in: real tensors of torch's own, recorded by plain autograd."""
-    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
-    for tensor in tensors:
-        if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.layout is not torch.strided:
+    recorded = False
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        kind = type(value)
+        if kind is torch.Tensor or kind is nn.Parameter:
+            if value.layout is not torch.strided or value.dtype not in _DTYPES:
+                return False
+            recorded |= value.requires_grad
+        elif isinstance(value, torch.Tensor):
             return False
-        if not tensor.is_floating_point() and tensor.dtype is not torch.bool:  # a mask
-            return False
+    if not recorded:
+        return False
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return False
     if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
         return False  # torch.utils.checkpoint computes again outside of this mode and expects to save the same tensors
-    return any(tensor.requires_grad for tensor in tensors)
+    return True
+
+
+_DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool}  # the last: masks
 
 
 def _linear(input, weight, bias=None):
@@ -88,48 +103,40 @@ def _linear(input, weight, bias=None):
 
 
 def _convolution(dims, transposed):
-    """The rule of one torch.conv function; its settings come in the order of its signature."""
-    names = ("stride", "padding", "output_padding", "groups", "dilation")
-    if not transposed:
-        names = ("stride", "padding", "dilation", "groups")
+    """The rule of one torch.conv function."""
 
     def rule(input, weight, bias=None, *settings, **named):
-        how = dict(_SETTINGS, **dict(zip(names, settings, strict=False)), **named)
         if input.dim() != dims + 2 or input.numel() == 0:
             return None
-        is_same = how["padding"] == "same"
-        if is_same or how["padding"] == "valid":
-            how["padding"] = 0
-        for name in ("stride", "padding", "dilation", "output_padding"):
-            value = (how[name],) if isinstance(how[name], int) else tuple(how[name])
-            how[name] = value * dims if len(value) == 1 else value
-        if is_same and set(how["stride"]) != {1}:  # PyTorch has an error for it
+        how, is_same = geometry(dims, transposed, settings, named)
+        if is_same and set(how.stride) != {1}:  # PyTorch has an error for it
             return None
         samples_and_pixels = input.numel() // input.shape[1]
         if not transposed:
-            samples_and_pixels //= math.prod(how["stride"])
+            samples_and_pixels //= math.prod(how.stride)
         if samples_and_pixels * weight.numel() < _WORTHWHILE:
             return None
         if is_same:
-            input, how["padding"] = same(input, weight, how["dilation"])
-        return _under_autocast(conv, input, weight, bias, Geometry(transposed=transposed, **how))
+            input, padding = same(input, weight, how.dilation)
+            how = how._replace(padding=padding)
+        return _under_autocast(conv, input, weight, bias, how)
 
     return rule
-
-
-_SETTINGS = {"stride": 1, "padding": 0, "dilation": 1, "output_padding": 0, "groups": 1}
 
 
 def _under_autocast(layer, input, weight, bias, *how):
     """layer(input, weight, bias, *how) with the casts of autocast, on the graph; None where the dtypes do not agree."""
     device = input.device.type
-    if torch.is_autocast_enabled(device):
+    is_enabled = torch.is_autocast_enabled(device)
+    if is_enabled:
         dtype = torch.get_autocast_dtype(device)
         input, weight, bias = (
             t if t is None or t.dtype is torch.float64 else t.to(dtype) for t in (input, weight, bias)
         )
     if weight.dtype is not input.dtype or (bias is not None and bias.dtype is not input.dtype):
         return None
+    if not is_enabled:
+        return layer(input, weight, bias, *how)
     with torch.autocast(device, enabled=False):
         return layer(input, weight, bias, *how)
 

@@ -4,6 +4,7 @@ The pullback δ ↦ φ′·δ is its own adjoint, and the result tells the piece
 Smooth ones (tanh, softplus, …) have curvature, so that the pass that PyTorch runs for nothing here is needed there.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,19 +23,25 @@ class Piece(NamedTuple):
     pullback: Callable
 
     def __call__(self, x, in_place=False):
-        function = self.in_place if in_place else self.forward
+        return piecewise(x, _maps(self, in_place), in_place)
 
-        def forward(x):
-            y = function(x)
-            return y, y
 
-        return piecewise(x, Maps(forward, self.pullback, self.pullback), in_place)
+@functools.lru_cache(maxsize=1024)  # they are asked for in every pass
+def _maps(piece, in_place):
+    function = piece.in_place if in_place else piece.forward
+
+    def forward(x):
+        y = function(x)
+        return y, y
+
+    return Maps(forward, piece.pullback, piece.pullback)
 
 
 # max(0, x)
 relu = Piece(torch.relu, torch.relu_, lambda delta, y: aten.threshold_backward(delta, y, 0))
 
 
+@functools.lru_cache(maxsize=1024)
 def leaky_relu(slope):
     """x where x > 0, slope·x elsewhere; slope ≥ 0, so that the result tells the piece."""
     return Piece(
@@ -44,6 +51,7 @@ def leaky_relu(slope):
     )
 
 
+@functools.lru_cache(maxsize=1024)
 def hardtanh(low, high):
     """min(max(x, low), high)."""
     return Piece(

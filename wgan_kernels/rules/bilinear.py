@@ -81,6 +81,13 @@ def bilinear(maps):
         def backward(ctx, t):
             delta, w = ctx.saved_tensors
             asked = asked_for(ctx)
+            if not torch.is_grad_enabled():  # a Function of its own would cost as much as a small layer
+                return (
+                    forward(t, w, None, ctx.how) if asked[0] else None,
+                    weight_gradient(t, delta, w, ctx.how) if asked[1] else None,
+                    None,
+                    None,
+                )
             return (
                 Forward.apply(t, w, None, ctx.how) if asked[0] else None,
                 WeightGradient.apply(t, delta, w.detach(), ctx.how) if asked[1] else None,

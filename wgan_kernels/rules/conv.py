@@ -5,11 +5,13 @@ own kernel for it; PyTorch's double backward convolves with the output gradient 
 feature map (pytorch#22577).
 """
 
+import functools
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
+from . import _columns
 from .bilinear import Maps, bilinear
 
 _backward = torch.ops.aten.convolution_backward.default
@@ -26,6 +28,38 @@ class Geometry(NamedTuple):
     groups: int
 
 
+def geometry(dims, transposed, settings, named):
+    """(Geometry, whether the padding is "same") of what follows the bias in a call of torch.conv…, in whatever form."""
+    settings = (*settings, *named.values())
+    if torch.compiler.is_compiling():  # which warns of what is kept
+        return _geometry.__wrapped__(dims, transposed, settings, tuple(named))
+    try:
+        return _geometry(dims, transposed, settings, tuple(named))
+    except TypeError:  # a list among them
+        hashable = (tuple(value) if isinstance(value, list) else value for value in settings)
+        return _geometry(dims, transposed, tuple(hashable), tuple(named))
+
+
+@functools.lru_cache(maxsize=1024)
+def _geometry(dims, transposed, settings, named):
+    """Kept, since it takes a third of the Python of a call. named: whose settings the last ones are."""
+    names = ("stride", "padding", "output_padding", "groups", "dilation")
+    if not transposed:
+        names = ("stride", "padding", "dilation", "groups")
+    names = (*names[: len(settings) - len(named)], *named)
+    how = dict(_DEFAULTS, **dict(zip(names, settings, strict=True)))
+    is_same = how["padding"] == "same"
+    if is_same or how["padding"] == "valid":
+        how["padding"] = 0
+    for name in ("stride", "padding", "dilation", "output_padding"):
+        value = (how[name],) if isinstance(how[name], int) else tuple(how[name])
+        how[name] = value * dims if len(value) == 1 else value
+    return Geometry(transposed=transposed, **how), is_same
+
+
+_DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1, "output_padding": 0, "groups": 1}
+
+
 def same(x, w, dilation):
     """(x, padding) for as many pixels out as in at stride 1; of an odd number that is missing x gets one at its end."""
     missing = [d * (size - 1) for d, size in zip(dilation, w.shape[2:], strict=True)]
@@ -34,35 +68,40 @@ def same(x, w, dilation):
     return x, tuple(m // 2 for m in missing)
 
 
+def _forward(x, w, b, how):
+    if not _columns.serve(x, w, how):
+        return torch.convolution(x, w, b, *how)
+    y = _columns.forward(x, w, _columns.size(x, w, how), how)
+    return y if b is None else y + b.view(-1, 1, 1)
+
+
 def _pullback(delta, w, x, how):
-    if _few_channels(x, how):
-        # [B, in·kernel, pixels of δ]; by @ δ would be copied into one matrix, and back, since w requires a gradient
-        columns = torch.bmm(w.flatten(1).t().expand(len(delta), -1, -1), delta.flatten(2))
-        return F.fold(columns, x.shape[2:], w.shape[2:], how.dilation, how.padding, how.stride)
+    if _columns.serve(x, w, how) and not x.is_contiguous(memory_format=torch.channels_last):
+        return _columns.pullback(delta, w, x, how)
+    transposed = how._replace(transposed=True)
+    if not how.transposed and _columns.serve(delta, w, transposed):
+        return _columns.forward(delta, w, x.shape[2:], transposed)
     return _backward(delta, x, w, None, *how, (True, False, False))[0]
 
 
-def _few_channels(x, how):
-    """Where a matrix product and the sum of its columns beat the CPU's kernel, which leaves vector units idle.
+def _weight_gradient(x, delta, w, how):
+    if _columns.serve(x, w, how):
+        return _columns.weight_gradient(x, delta, w, how)
+    return _backward(delta, x, w, None, *how, (False, True, False))[1]
 
-    Of 64 images of 28×28, from 64 channels, stride 2: 4×4 to one channel 0.8 ms instead of 4.5, to three 1.4 instead of
-    2.9, to four 1.9 instead of 3.0, to six 2.7 instead of 3.1; of 16 of 64×64, to four 2.1 instead of 3.1, to eight 7.3
-    instead of 4.8 (float32, a busy AMD EPYC with 2 cores).
-    """
-    plain = x.dim() == 4 and not how.transposed and how.groups == 1
-    return plain and x.shape[1] <= 4 and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+
+def _bias_gradient(delta, how):
+    return delta.sum((0, *range(2, delta.dim())))
 
 
 def _gradients(x, delta, w, how, asked):
+    if _columns.serve(x, w, how):
+        maps = (lambda: _pullback(delta, w, x, how)), (lambda: _weight_gradient(x, delta, w, how))
+        maps += ((lambda: _bias_gradient(delta, how)),)
+        return [one() if wanted else None for one, wanted in zip(maps, asked, strict=True)]
     bias = [delta.shape[1]] if asked[2] else None
     return [g if wanted else None for g, wanted in zip(_backward(delta, x, w, bias, *how, asked), asked, strict=True)]
 
 
-MAPS = Maps(
-    forward=lambda x, w, b, how: torch.convolution(x, w, b, *how),
-    pullback=_pullback,
-    weight_gradient=lambda x, delta, w, how: _backward(delta, x, w, None, *how, (False, True, False))[1],
-    bias_gradient=lambda delta, how: delta.sum((0, *range(2, delta.dim()))),
-    gradients=_gradients,
-)
+MAPS = Maps(_forward, _pullback, _weight_gradient, _bias_gradient, _gradients)
 conv = bilinear(MAPS)

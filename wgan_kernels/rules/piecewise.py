@@ -70,7 +70,11 @@ class Adjoint(torch.autograd.Function):
         saved = ctx.saved_tensors
         asked = asked_for(ctx)
         zeros = zeros_for(ctx.leaves, asked[1 + len(saved) :])
-        return Tangent.apply(t, ctx.maps, *saved) if asked[0] else None, None, None, *[None] * len(saved), *zeros
+        pushed = None
+        if asked[0]:
+            is_recorded = torch.is_grad_enabled()
+            pushed = Tangent.apply(t, ctx.maps, *saved) if is_recorded else ctx.maps.pushforward(t, *saved)
+        return pushed, None, None, *[None] * len(saved), *zeros
 
 
 class Tangent(torch.autograd.Function):

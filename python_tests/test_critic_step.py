@@ -1,4 +1,4 @@
-"""CriticStep and GeneratorStep: whichever way they take, the update is that of the plain loop."""
+"""CriticStep: whichever way it takes, the update is that of the plain loop."""
 
 import copy
 import itertools
@@ -8,7 +8,7 @@ import re
 import hypothesis
 import pytest
 import torch
-from critics import Residual, critics
+from critics import Residual, critics, is_on_a_kink
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -204,6 +204,8 @@ def assert_same_update(ours, spec, real, fake, **tolerance):
     for name, value in actual.items():
         assert value.dim() == 0 and not value.requires_grad
         torch.testing.assert_close(value, expected[name], **tolerance)
+    received = [param.grad for param in spec.critic.parameters() if param.grad is not None and param.grad.numel()]
+    tolerance["atol"] *= max([1.0, *(grad.abs().max().item() for grad in received)])  # rounding is relative to these
     for param, other in zip(ours.critic.parameters(), spec.critic.parameters(), strict=True):
         assert (param.grad is None) == (other.grad is None)
         if param.grad is not None:
@@ -221,6 +223,14 @@ def test_a_program_gives_the_gradients_of_the_plain_loop(make, shape, penalty):
     assert ours._program is not None or penalty is None, ours.plan
 
 
+def is_decided_by_rounding(critic, real, fake, penalty):
+    """Whether a gradient is 0 but for rounding, which the penalty's derivative divides by, or a sign is rounding's."""
+    torch.manual_seed(5)
+    points = real if penalty == "r1" else wk.reference.interpolate(real, fake)
+    norms = wk.reference.penalty.input_gradient(critic, points).flatten(1).norm(dim=1)
+    return ((norms > 0) & (norms < 1e-9)).any() or any(is_on_a_kink(critic, x) for x in (real, fake, points))
+
+
 @pytest.mark.usefixtures("however_small")
 @given(critics(), st.sampled_from(["gp", "one-sided", "r1"]))
 def test_any_critic(drawn, penalty):
@@ -228,6 +238,8 @@ def test_any_critic(drawn, penalty):
     critic, real = drawn
     twin = copy.deepcopy(critic)
     fake = real.flip(0) * 0.7 + 0.3
+    with sdpa_kernel(SDPBackend.MATH):
+        hypothesis.assume(not is_decided_by_rounding(copy.deepcopy(critic), real, fake, penalty))
     ours = wk.CriticStep(critic, torch.optim.SGD(critic.parameters(), lr=1e-3), penalty, 3.0, tune=False)
     spec = wk.reference.CriticStep(twin, torch.optim.SGD(twin.parameters(), lr=1e-3), penalty, 3.0)
     hypothesis.event("program" if ours._program else "autograd")
@@ -363,34 +375,3 @@ def test_bad_settings():
         wk.CriticStep(critic, None, "wgan")
     with pytest.raises(ValueError, match="weight is NaN"):
         wk.CriticStep(critic, None, weight=math.nan)
-
-
-def generators():
-    torch.manual_seed(0)
-    generator, critic = linear(3, 8, 7), linear(7, 9, 1)
-    return generator, critic
-
-
-def test_generator_step_is_the_plain_one():
-    (generator, critic), (twin, other) = generators(), generators()
-    critic[0].weight.requires_grad_(False)
-    ema = torch.optim.swa_utils.AveragedModel(generator)
-    step = wk.GeneratorStep(generator, critic, wk.optim.Adam(generator.parameters(), lr=0.1), ema=ema)
-    spec = wk.reference.GeneratorStep(twin, other, wk.reference.optim.Adam(twin.parameters(), lr=0.1))
-    latent = torch.randn(5, 3)
-    for _ in range(2):
-        torch.testing.assert_close(step(latent), spec(latent))
-    for param, expected in zip(generator.parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(param, expected)
-    assert all(param.grad is None for param in critic.parameters())
-    assert [param.requires_grad for param in critic.parameters()] == [False, True, True, True]
-    assert ema.n_averaged.item() == 2
-    assert step.sample(latent).shape == (5, 7) and not step.sample(latent).requires_grad
-
-
-def test_a_generator_step_that_fails_leaves_the_critic_trainable():
-    generator, critic = generators()
-    step = wk.GeneratorStep(generator, critic, wk.optim.Adam(generator.parameters()))
-    with pytest.raises(RuntimeError):
-        step(torch.randn(5, 4))
-    assert all(param.requires_grad for param in critic.parameters())

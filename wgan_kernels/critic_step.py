@@ -1,16 +1,16 @@
-"""One update of the critic, one of the generator, each as a unit."""
+"""One update of the critic as a unit."""
 
-import time
+from functools import partial
 
 import torch
-from torch import nn
 
 from . import _checks
 from ._heap import keep_freed_memory
+from ._tuning import fastest
 from .one_pass import Refused, trace
 from .ops.interpolate import interpolate
 from .ops.norm_penalty import gradient_norm_penalty
-from .ops.wasserstein import critic_loss, generator_loss
+from .ops.wasserstein import critic_loss
 from .penalty import input_gradient
 
 _PENALTIES = ("gp", "one-sided", "r1", None)
@@ -55,8 +55,7 @@ class CriticStep:
         self.critic, self.optimizer, self.penalty = critic, optimizer, penalty
         self.weight = _checks.number("weight", weight)
         self.tune, self.generator = tune, generator
-        self._program, self._ways = None, {}
-        self.tuned = {}
+        self._program, self.tuned = None, {}
         if tune:
             keep_freed_memory()
         try:
@@ -105,21 +104,16 @@ class CriticStep:
             return self._by_autograd
         if not self.tune or not real.is_cpu:
             return self._by_program
-        if real.shape not in self._ways:
-            ways = {self._by_program: "the program", self._by_autograd: "gradient_penalty and backward"}
-            if real.dim() == 4:
-                ways[self._by_program_in_channels_last] = "the program, in channels-last memory"
-            seconds = {}
-            for way in (*ways, *ways):
-                start = time.perf_counter()
-                try:
-                    way(real, fake, points)
-                except Refused:
-                    return self._by_program  # which says so
-                seconds[way] = time.perf_counter() - start  # the second time is warm
-            self._ways[real.shape] = way = min(seconds, key=seconds.get)
-            self.tuned[tuple(real.shape)] = ways[way]
-        return self._ways[real.shape]
+        ways = {"the program": self._by_program, "gradient_penalty and backward": self._by_autograd}
+        if real.dim() == 4:
+            ways["the program, in channels-last memory"] = self._by_program_in_channels_last
+        shape = tuple(real.shape)
+        if shape not in self.tuned:
+            try:
+                self.tuned[shape] = fastest({name: partial(way, real, fake, points) for name, way in ways.items()})
+            except Refused:
+                return self._by_program  # which says so
+        return ways[self.tuned[shape]]
 
     def _by_program(self, real, fake, points, memory_format=torch.preserve_format):
         batch = real.shape[0]
@@ -177,55 +171,6 @@ class CriticStep:
         _checks.batched("real", real)
         _checks.same_device("fake", fake, "real", real)
         _checks.same_shape("real", real, "fake", fake)
-
-
-class GeneratorStep:
-    """One update of a generator against a critic.
-
-    ::
-
-        L = −mean f(G(z))
-
-    Args:
-        generator: latents [B, …] → samples.
-        critic: samples → scores. Its parameters receive nothing, and their gradients are not computed.
-        optimizer: of the generator's parameters.
-        tune: taken for the sake of ``CriticStep``; nothing is tuned here yet.
-        ema: a ``torch.optim.swa_utils.AveragedModel`` of the generator, updated after each step; None: none.
-
-    Source: Arjovsky et al. 2017, "Wasserstein GAN", algorithm 1, lines 9 to 11.
-    """
-
-    def __init__(self, generator, critic, optimizer, *, tune=True, ema=None):
-        self.generator, self.critic, self.optimizer, self.tune, self.ema = generator, critic, optimizer, tune, ema
-
-    def __call__(self, latent):
-        """One update. latent: [B, …] → {"loss": []}. Nothing synchronises."""
-        _checks.floating("latent", latent)
-        _checks.batched("latent", latent)
-        frozen = [p for p in _parameters(self.critic) if p.requires_grad]
-        for param in frozen:
-            param.requires_grad_(False)
-        try:
-            loss = generator_loss(self.critic(self.generator(latent)))
-            self.optimizer.zero_grad()
-            loss.backward()
-        finally:
-            for param in frozen:
-                param.requires_grad_(True)
-        self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update_parameters(self.generator)
-        return {"loss": loss.detach()}
-
-    @torch.no_grad()
-    def sample(self, latent):
-        """Samples for the critic, without gradients, of the generator in the mode that it is in. latent: [B, …]."""
-        return self.generator(latent)
-
-
-def _parameters(critic):
-    return critic.parameters() if isinstance(critic, nn.Module) else ()
 
 
 def _mean_norm(gradient):

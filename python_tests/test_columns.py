@@ -1,0 +1,80 @@
+"""Convolutions to a few channels as matrix products: forward, input gradient and weight gradient are PyTorch's."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from wgan_kernels.rules import _columns
+from wgan_kernels.rules.conv import MAPS, Geometry
+
+two = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@st.composite
+def convolutions(draw):
+    """(x, w, how) of a convolution that is served, in either memory format."""
+    transposed = draw(st.booleans())
+    kernel, dilation, padding = draw(two), draw(two), draw(st.tuples(st.integers(0, 4), st.integers(0, 4)))
+    stride = draw(two) if transposed else (1, 1)
+    more = tuple(draw(st.integers(0, s - 1)) for s in stride)
+    many, few, pixels = draw(st.integers(1, 5)), draw(st.integers(1, _columns.FEW)), draw(two)
+    torch.manual_seed(draw(st.integers(0, 99)))
+    x = torch.randn(draw(st.integers(1, 3)), many, *(2 * n for n in pixels), dtype=torch.float64)
+    w = torch.randn(*((many, few) if transposed else (few, many)), *kernel, dtype=torch.float64)
+    if draw(st.booleans()):
+        x, w = (t.contiguous(memory_format=torch.channels_last) for t in (x, w))
+    how = Geometry(stride, padding, dilation, transposed, more, 1)
+    assume(_columns.serve(x, w, how) and min(_columns.size(x, w, how)) > 0)
+    return x, w, how
+
+
+@given(convolutions())
+def test_any_geometry(drawn):
+    x, w, how = drawn
+    b = torch.randn(w.shape[1 if how.transposed else 0], dtype=x.dtype)
+    y = torch.convolution(x, w, b, *how)
+    delta = torch.randn_like(y)
+    of_x, of_w, of_b = torch.ops.aten.convolution_backward(delta, x, w, [len(b)], *how, (True, True, True))
+    torch.testing.assert_close(MAPS.forward(x, w, b, how), y)
+    torch.testing.assert_close(_columns.pullback(delta, w, x, how), of_x)
+    torch.testing.assert_close(MAPS.pullback(delta, w, x, how), of_x)
+    torch.testing.assert_close(MAPS.weight_gradient(x, delta, w, how), of_w)
+    torch.testing.assert_close(MAPS.gradients(x, delta, w, how, (True, True, True)), [of_x, of_w, of_b])
+    assert MAPS.gradients(x, delta, w, how, (False, False, False)) == [None] * 3
+
+
+def geometry(stride=1, padding=0, dilation=1, transposed=False, output_padding=0, groups=1):
+    pairs = [(n, n) for n in (stride, padding, dilation, output_padding)]
+    return Geometry(*pairs[:3], transposed, pairs[3], groups)
+
+
+X = torch.empty(2, 8, 6, 6)
+SERVED = {
+    "to one channel": (X, (1, 8, 3, 3), geometry(padding=1), True),
+    "to four": (X, (4, 8, 3, 3), geometry(padding=1), True),
+    "transposed to three": (X, (8, 3, 4, 4), geometry(2, 1, transposed=True), True),
+    "to five": (X, (5, 8, 3, 3), geometry(padding=1), False),
+    "of single pixels": (X, (1, 8, 1, 1), geometry(), False),
+    "of stride 2": (X, (1, 8, 3, 3), geometry(2, 1), False),
+    "to a quarter of the pixels": (X, (1, 8, 4, 4), geometry(), False),
+    "to a single pixel": (X, (1, 8, 6, 6), geometry(), False),
+    "of more padding than kernel": (X, (1, 8, 3, 3), geometry(padding=3), False),
+    "in groups": (X, (2, 4, 3, 3), geometry(padding=1, groups=2), False),
+    "of one dimension": (X[0], (1, 6, 3), Geometry((1,), (1,), (1,), False, (0,), 1), False),
+    "in half precision": (X.bfloat16(), (1, 8, 3, 3), geometry(padding=1), False),
+}
+
+
+@pytest.mark.parametrize(("x", "w", "how", "expected"), SERVED.values(), ids=SERVED)
+def test_which_are_served(x, w, how, expected):
+    assert _columns.serve(x, torch.empty(w), how) is expected
+
+
+def test_the_size_is_that_of_the_convolution():
+    for x, w, how, served in SERVED.values():
+        if served:
+            expected = torch.convolution(x, torch.empty(w), None, *how).shape[2:]
+            assert _columns.size(x, torch.empty(w), how) == list(expected) and math.prod(expected) > 1

@@ -1,0 +1,64 @@
+"""Ways to run the same network that differ in speed and in last digits alone, and the choice between them."""
+
+import contextlib
+import time
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from .rules import conv
+
+
+class Convolutions(TorchFunctionMode):
+    """Within it 2-d convolutions are run as a CPU likes them: those to few channels as matrix products
+    (rules/_columns.py), and with ``channels_last`` all others on channels-last samples.
+
+    The network's own weights keep their memory. ``torch.compile`` sees through it.
+    """
+
+    def __init__(self, channels_last):
+        super().__init__()
+        self.channels_last = channels_last
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func not in _CONVOLUTIONS or len(args) < 2 or type(args[0]) is not torch.Tensor:
+            return func(*args, **kwargs)
+        x, w, *settings = args
+        if x.dim() != 4 or not x.is_cpu:
+            return func(*args, **kwargs)
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        named = dict(kwargs)
+        b = settings.pop(0) if settings else named.pop("bias", None)
+        how, is_same = conv.geometry(2, func is torch.conv_transpose2d, settings, named)
+        if is_same or torch.is_autocast_enabled("cpu"):
+            return func(x, *args[1:], **kwargs)
+        return conv.MAPS.forward(x, w, b, how)
+
+
+_CONVOLUTIONS = (torch.conv2d, torch.conv_transpose2d)
+
+
+def fastest(ways):
+    """Which of the functions ``{name: function}`` takes the least time, when each is called for the second time."""
+    seconds = {}
+    for name, way in (*ways.items(), *ways.items()):
+        start = time.perf_counter()
+        way()
+        seconds[name] = time.perf_counter() - start  # the second time is warm
+    return min(seconds, key=seconds.get)
+
+
+@contextlib.contextmanager
+def undisturbed(*modules):
+    """What is run within leaves no trace in the modules' buffers, nor in the default random numbers."""
+    buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+    devices = {buffer.device for buffer, _ in buffers if buffer.is_cuda}
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)

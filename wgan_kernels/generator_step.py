@@ -1,0 +1,112 @@
+"""One update of the generator as a unit."""
+
+import contextlib
+from functools import partial
+
+import torch
+from torch import nn
+
+from . import _checks
+from ._heap import keep_freed_memory
+from ._tuning import Convolutions, fastest, undisturbed
+from .ops.wasserstein import generator_loss
+
+
+class GeneratorStep:
+    """One update of a generator against a critic.
+
+    ::
+
+        L = −mean f(G(z))
+
+    On a CPU ``tune`` tries, on the first latents, how to run the convolutions of both networks, and keeps what was
+    fastest: as they are; those to a few channels, such as a generator's last, as matrix products; and with that the
+    others in channels-last memory. ``"compile"`` tries ``torch.compile`` of the generator beside each, which takes
+    seconds to minutes the first time. The numbers then differ in their last digits, and dropout draws other
+    masks in other memory. The networks' own tensors keep theirs, buffers such as BatchNorm's statistics see nothing of
+    the trials, and ``tuned`` says what was taken.
+
+    Args:
+        generator: latents [B, …] → samples.
+        critic: samples → scores. Its parameters receive nothing, and their gradients are not computed.
+        optimizer: of the generator's parameters.
+        tune: True, False or "compile".
+        ema: a ``torch.optim.swa_utils.AveragedModel`` of the generator, updated after each step; None: none.
+
+    Raises:
+        ValueError: tune is none of these; when called, latent is no batch.
+        TypeError: when called, latent is not a floating-point tensor.
+        Nothing is written when it raises.
+
+    Source: Arjovsky et al. 2017, "Wasserstein GAN", algorithm 1, lines 9 to 11.
+    """
+
+    def __init__(self, generator, critic, optimizer, *, tune=True, ema=None):
+        _checks.one_of("tune", tune, (True, False, "compile"))
+        self.generator, self.critic, self.optimizer, self.tune, self.ema = generator, critic, optimizer, tune, ema
+        self.tuned = {}
+        networks = {"": generator}
+        if tune == "compile":
+            networks[", compiled"] = torch.compile(generator)
+        self._ways = {name + more: (how, net) for more, net in networks.items() for name, how in _CONVOLUTIONS.items()}
+        if tune:
+            keep_freed_memory()
+
+    def __call__(self, latent):
+        """One update. latent: [B, …] → {"loss": []}. Nothing synchronises."""
+        _check(latent)
+        frozen = [p for p in _parameters(self.critic) if p.requires_grad]
+        for param in frozen:
+            param.requires_grad_(False)
+        try:
+            loss = self._way("update", latent, self._gradients)(latent)
+        finally:
+            for param in frozen:
+                param.requires_grad_(True)
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update_parameters(self.generator)
+        return {"loss": loss}
+
+    @torch.no_grad()
+    def sample(self, latent):
+        """Samples for the critic, without gradients, of the generator in the mode that it is in. latent: [B, …]."""
+        _check(latent)
+        return self._way("sample", latent, self._samples)(latent)
+
+    def _gradients(self, convolutions, generator, latent):
+        with convolutions():
+            loss = generator_loss(self.critic(generator(latent)))
+        self.optimizer.zero_grad()
+        loss.backward()
+        return loss.detach()
+
+    def _samples(self, convolutions, generator, latent):
+        with convolutions():
+            return generator(latent)
+
+    def _way(self, what, latent, run):
+        """``run`` in the way that is fastest. The first time, all are tried, twice each."""
+        if not self.tune or not latent.is_cpu:
+            return partial(run, contextlib.nullcontext, self.generator)
+        ways = {name: partial(run, *way) for name, way in self._ways.items()}
+        if what not in self.tuned:
+            with undisturbed(*(net for net in (self.generator, self.critic) if isinstance(net, nn.Module))):
+                self.tuned[what] = fastest({name: partial(way, latent) for name, way in ways.items()})
+        return ways[self.tuned[what]]
+
+
+_CONVOLUTIONS = {
+    "as they are": contextlib.nullcontext,
+    "few channels by products": partial(Convolutions, channels_last=False),
+    "few channels by products, channels-last memory": partial(Convolutions, channels_last=True),
+}
+
+
+def _parameters(critic):
+    return critic.parameters() if isinstance(critic, nn.Module) else ()
+
+
+def _check(latent):
+    _checks.floating("latent", latent)
+    _checks.batched("latent", latent)

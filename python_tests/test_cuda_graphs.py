@@ -1,4 +1,4 @@
-"""Every op within a CUDA graph: replays read what memory holds then, draw anew, and need nothing of the capture."""
+"""Every op within a CUDA graph, and whole steps as one: replays read what memory holds then, draw anew, need no capture."""
 
 import pytest
 import torch
@@ -114,3 +114,41 @@ def test_a_whole_step(name, backend, device):
     for param, expected in zip(net.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(param, expected, rtol=1e-4, atol=1e-5)
     assert {float(optimizer.state[param]["step"]) for param in net.parameters()} == {7.0}
+
+
+def networks(device):
+    torch.manual_seed(0)
+    generator = nn.Sequential(nn.Linear(3, 2 * 16), nn.Unflatten(1, (2, 4, 4)), nn.BatchNorm2d(2), nn.Tanh())
+    critic = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.LeakyReLU(0.2), nn.LayerNorm((4, 2, 2)), nn.Flatten(), nn.Linear(16, 1)
+    )
+    return generator.to(device), critic.to(device)
+
+
+@on_cuda
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_whole_updates_are_replayed(name, backend, device):
+    """Of critic and generator in turn, for two sizes of batches and a learning rate that changes."""
+    ours, spec, _ = OPTIMIZERS[name]
+    runs = []
+    for steps, optimizer in ((wk, ours), (reference, spec)):
+        generator, critic = networks(device)
+        random = torch.Generator(device)
+        critic_step = steps.CriticStep(critic, optimizer(critic.parameters(), lr=0.01), generator=random)
+        generator_step = steps.GeneratorStep(generator, critic, optimizer(generator.parameters(), lr=0.01))
+        runs.append((generator, critic, random, critic_step, generator_step))
+    with wk.use_backend(backend):
+        for k in range(16):
+            rows, results = (3 if k % 4 == 3 else 6), []
+            for generator, critic, random, critic_step, generator_step in runs:
+                torch.manual_seed(k)
+                random.manual_seed(k)
+                for step in (critic_step, generator_step):
+                    step.optimizer.param_groups[0]["lr"] = 0.01 / (k + 1)
+                real, latent = torch.randn(rows, 2, 4, 4, device=device), torch.randn(rows, 3, device=device)
+                metrics = critic_step(real, generator_step.sample(latent))
+                results.append((metrics, generator_step(latent), generator.state_dict(), critic.state_dict()))
+            torch.testing.assert_close(*results, rtol=1e-3, atol=1e-4)
+    *_, critic_step, generator_step = runs[0]
+    for step in (critic_step, generator_step):
+        assert len(step._captured.recordings) == 2 and step._captured.why_not is None

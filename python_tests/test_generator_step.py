@@ -163,16 +163,22 @@ def test_autocast_stays_what_it_is():
     assert actual.dtype is torch.bfloat16
 
 
-def test_the_fastest_is_found_by_its_second_call(monkeypatch):
-    """The first one is slow for reasons of its own."""
-    now = [0.0]
+@pytest.mark.parametrize(
+    ("takes", "expected"),
+    [
+        ({"a": [1, 3, 4], "b": [9, 4, 2], "c": [0, 4, 4]}, "b"),  # the first call is slow for reasons of its own
+        ({"a": [1, 3, 2], "b": [1, 3, 1.95], "c": [1, 9, 9]}, "a"),  # not evidently slower than b
+        ({"a": [1, 3, 2], "b": [1, 1.85, 9], "c": [1, 1.8, 9]}, "c"),
+    ],
+)
+def test_the_fastest(monkeypatch, takes, expected):
+    now, remaining = [0.0], {name: iter(seconds) for name, seconds in takes.items()}
     monkeypatch.setattr("wgan_kernels._tuning.time.perf_counter", lambda: now[0])
-    takes = {"a": iter([1.0, 3.0]), "b": iter([9.0, 2.0]), "c": iter([1.0, 4.0])}
 
     def run(name):
-        now[0] += next(takes[name])
+        now[0] += next(remaining[name])
 
-    assert fastest({name: partial(run, name) for name in takes}) == "b"
+    assert fastest({name: partial(run, name) for name in takes}) == expected
 
 
 def test_undisturbed_also_when_it_fails():

@@ -35,9 +35,10 @@ MAY_IMPORT = {
     "one_pass": {"rules", "second_order"},
     "penalty": {"_checks", "ops", "second_order"},
     "_heap": set(),
+    "_capture": {"optim"},
     "_tuning": {"rules"},
-    "critic_step": {"_checks", "_heap", "_tuning", "one_pass", "ops", "penalty"},
-    "generator_step": {"_checks", "_heap", "_tuning", "ops"},
+    "critic_step": {"_capture", "_checks", "_heap", "_tuning", "one_pass", "ops", "penalty"},
+    "generator_step": {"_capture", "_checks", "_heap", "_tuning", "ops"},
     "__init__": {"reference", "_dispatch", "ops", "optim", "penalty", "second_order", "critic_step", "generator_step"},
 }
 

@@ -3,8 +3,10 @@
 from functools import partial
 
 import torch
+from torch import nn
 
 from . import _checks
+from ._capture import Captured
 from ._heap import keep_freed_memory
 from ._tuning import fastest
 from .one_pass import Refused, trace
@@ -37,8 +39,10 @@ class CriticStep:
         optimizer: of the critic's parameters, of ``wk.optim`` or ``torch.optim``. Gradients are set anew in every step.
         penalty: one of the above.
         weight: λ, the penalty's factor.
-        tune: tries the program, for images in both memory formats, and autograd on the first batch of a shape, and
-            keeps what was fastest (on the CPU).
+        tune: on a CPU tries the program, for images in both memory formats, and autograd on the first batch of a
+            shape, and keeps what was fastest. On a GPU makes a CUDA graph of the whole step, the optimizer's included
+            if it is of ``wk.optim`` or capturable: the third step with samples of a shape is recorded, and then
+            replayed. A critic's own Python then no longer runs (not run on a GPU yet).
         generator: where ε is drawn from; None: the device's default.
 
     Raises:
@@ -56,8 +60,9 @@ class CriticStep:
         self.weight = _checks.number("weight", weight)
         self.tune, self.generator = tune, generator
         self._program, self.tuned = None, {}
-        if tune:
-            keep_freed_memory()
+        modules = [critic] if isinstance(critic, nn.Module) else []
+        self._captured = Captured(self._gradients, modules, optimizer, [] if generator is None else [generator])
+        keep_freed_memory()
         try:
             if penalty is not None:
                 self._program = trace(critic)
@@ -68,10 +73,9 @@ class CriticStep:
     @property
     def plan(self):
         """Which way a step takes: the program as a table, or the reason why there is none."""
-        if self._program is None:
-            return f"gradient_penalty and backward: {self._why}"
-        tuned = (f"samples {list(shape)}: fastest by {way}" for shape, way in self.tuned.items())
-        return "\n".join([str(self._program), *tuned])
+        program = f"gradient_penalty and backward: {self._why}" if self._program is None else str(self._program)
+        tuned = [f"samples {list(shape)}: fastest by {way}" for shape, way in self.tuned.items()]
+        return "\n".join([program, *tuned, *self._captured.said()])
 
     def __call__(self, real, fake):
         """One update.
@@ -84,22 +88,28 @@ class CriticStep:
         """
         self._check(real, fake)
         real, fake = real.detach(), fake.detach()
+        if self.tune and real.is_cuda:
+            return self._captured(real, fake)
+        metrics = self._gradients(real, fake)
+        self.optimizer.step()
+        return metrics
+
+    def _gradients(self, real, fake):
+        """Sets them, and returns the metrics."""
         points = None if self.penalty is None else self._points(real, fake)
         way = self._way(real, fake, points)
         try:
-            metrics = way(real, fake, points)
+            return way(real, fake, points)
         except Refused as reason:
             self._program, self._why = None, str(reason)
-            metrics = self._by_autograd(real, fake, points)
-        self.optimizer.step()
-        return metrics
+            return self._by_autograd(real, fake, points)
 
     def _points(self, real, fake):
         """Where the penalty looks at the gradient."""
         return real if self.penalty == "r1" else interpolate(real, fake, generator=self.generator)
 
     def _way(self, real, fake, points):
-        """How gradients are made for samples of this shape. The first time, the ways are tried, twice each."""
+        """How gradients are made for samples of this shape. The first time, the ways are tried."""
         if self._program is None or torch.is_autocast_enabled(real.device.type):
             return self._by_autograd
         if not self.tune or not real.is_cpu:

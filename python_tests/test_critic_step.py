@@ -316,10 +316,50 @@ def test_frozen_layers_receive_nothing():
     assert ours.critic[0].weight.grad is None and torch.equal(ours.critic[0].weight, before)
 
 
-def test_under_autocast():
-    ours, spec, real, fake = pair(convolutional, IMAGE, "gp", torch.float32)
+def gradients(kind, dtype, critic, **settings):
+    """Of one update with the R1 penalty, which draws nothing, in float64."""
+    critic = copy.deepcopy(critic).to(dtype)
+    torch.manual_seed(4)
+    real, fake = torch.randn(2, *IMAGE).to(dtype)
+    kind(critic, torch.optim.SGD(critic.parameters(), lr=0.0), "r1", tune=False, **settings)(real, fake)
+    return [param.grad.double() for param in critic.parameters()]
+
+
+@pytest.mark.parametrize("asked_by", ["precision", "the caller"])
+@pytest.mark.parametrize("norm", [None, nn.LayerNorm((4, 4, 4)), nn.BatchNorm2d(4)], ids=["plain", "layer", "batch"])
+def test_bfloat16_is_as_exact_as_eager(norm, asked_by):
+    """Against float64: at most twice the error of the reference under autocast."""
+    torch.manual_seed(3)
+    critic = convolutional(norm) if norm else convolutional()
+    exact = gradients(wk.reference.CriticStep, torch.float64, critic)
     with torch.autocast("cpu", torch.bfloat16):
-        assert_same_update(ours, spec, real, fake, rtol=5e-2, atol=5e-2)
+        eager = gradients(wk.reference.CriticStep, torch.float32, critic)
+    asked = {"precision": "bfloat16"} if asked_by == "precision" else {}
+    with torch.autocast("cpu", torch.bfloat16, enabled=not asked):
+        ours = gradients(wk.CriticStep, torch.float32, critic, **asked)
+    single = gradients(wk.CriticStep, torch.float32, critic)
+
+    def error(grads):
+        return sum((g - e).square().sum() for g, e in zip(grads, exact, strict=True)).sqrt().item()
+
+    assert error(single) < 0.01 * error(ours)  # it is another precision
+    assert error(ours) <= 2 * error(eager)
+
+
+def test_losses_are_not_rounded_to_bfloat16():
+    ours, _, real, fake = pair(convolutional, IMAGE, "gp", torch.float32)
+    ours.precision = "bfloat16"
+    for value in ours(real, fake).values():
+        assert value.dtype is torch.float32 and value != value.bfloat16()
+
+
+def test_tf32_is_a_setting_of_the_step_alone():
+    seen, critic = [], linear(7, 9, 1)
+    critic.register_forward_hook(lambda *_: seen.append(torch.backends.cuda.matmul.allow_tf32))
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    wk.CriticStep(critic, torch.optim.SGD(critic.parameters(), lr=0.1), precision="tf32")(*torch.randn(2, *VECTOR))
+    assert seen and all(seen)
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
 
 
 def test_the_original_wgan_clips_in_the_optimizer():
@@ -373,5 +413,7 @@ def test_bad_settings():
     critic = linear(7, 9, 1)
     with pytest.raises(ValueError, match="penalty is 'wgan': expected one of 'gp', 'one-sided', 'r1', None"):
         wk.CriticStep(critic, None, "wgan")
+    with pytest.raises(ValueError, match="precision is 'fp16': expected one of None, 'tf32', 'bfloat16'"):
+        wk.CriticStep(critic, None, precision="fp16")
     with pytest.raises(ValueError, match="weight is NaN"):
         wk.CriticStep(critic, None, weight=math.nan)

@@ -1,4 +1,4 @@
-"""Every op within a CUDA graph, and whole steps as one: replays read what memory holds then, draw anew, need no capture."""
+"""Every op within a CUDA graph, and whole steps as one: replays read what memory holds then, and draw anew."""
 
 import pytest
 import torch

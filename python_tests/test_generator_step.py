@@ -15,9 +15,7 @@ from wgan_kernels._tuning import Convolutions, fastest, undisturbed
 
 
 def linear(*widths):
-    layers = [
-        layer for wide, wider in pairwise(widths) for layer in (nn.Linear(wide, wider), nn.ReLU())
-    ]
+    layers = [layer for wide, wider in pairwise(widths) for layer in (nn.Linear(wide, wider), nn.ReLU())]
     return nn.Sequential(*layers[:-1])
 
 
@@ -201,11 +199,25 @@ def test_a_generator_step_that_fails_leaves_the_critic_trainable():
     assert all(param.requires_grad for param in critic.parameters())
 
 
+def test_bfloat16_is_as_exact_as_eager():
+    generator, critic = (net.float().eval() for net in of_images())
+    latent, errors = torch.randn(4, 3), []
+    exact = copy.deepcopy(generator).double()(latent.double())
+    for kind, precision in ((wk.GeneratorStep, "bfloat16"), (wk.reference.GeneratorStep, None)):
+        step = kind(generator, critic, torch.optim.SGD(generator.parameters(), lr=0.1), precision=precision)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision is None):
+            errors.append((step.sample(latent) - exact).norm())
+        assert step(latent)["loss"].dtype is torch.float32
+    assert 1e-5 < errors[0] <= 2 * errors[1]
+
+
 @pytest.mark.parametrize("call", ["__call__", "sample"])
 def test_bad_arguments(call):
     generator, critic = generators()
     with pytest.raises(ValueError, match="tune is 'max': expected one of True, False, 'compile'"):
         wk.GeneratorStep(generator, critic, None, tune="max")
+    with pytest.raises(ValueError, match="precision is 'half'"):
+        wk.GeneratorStep(generator, critic, None, precision="half")
     step = getattr(wk.GeneratorStep(generator, critic, None), call)
     with pytest.raises(TypeError, match="latent: expected float64"):
         step(torch.zeros(5, 3).long())

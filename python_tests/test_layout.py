@@ -33,12 +33,13 @@ MAY_IMPORT = {
     "rules": {"_layout", "ops"},
     "second_order": {"rules"},
     "one_pass": {"rules", "second_order"},
-    "penalty": {"_checks", "ops", "second_order"},
+    "penalty": {"_checks", "_heap", "ops", "second_order"},
     "_heap": set(),
+    "_precision": set(),
     "_capture": {"optim"},
     "_tuning": {"rules"},
-    "critic_step": {"_capture", "_checks", "_heap", "_tuning", "one_pass", "ops", "penalty"},
-    "generator_step": {"_capture", "_checks", "_heap", "_tuning", "ops"},
+    "critic_step": {"_capture", "_checks", "_heap", "_precision", "_tuning", "one_pass", "ops", "penalty"},
+    "generator_step": {"_capture", "_checks", "_heap", "_precision", "_tuning", "ops"},
     "__init__": {"reference", "_dispatch", "ops", "optim", "penalty", "second_order", "critic_step", "generator_step"},
 }
 

@@ -8,6 +8,7 @@ from torch import nn
 from . import _checks
 from ._capture import Captured
 from ._heap import keep_freed_memory
+from ._precision import PRECISIONS, in_precision, wide
 from ._tuning import fastest
 from .one_pass import Refused, trace
 from .ops.interpolate import interpolate
@@ -44,9 +45,11 @@ class CriticStep:
             if it is of ``wk.optim`` or capturable: the third step with samples of a shape is recorded, and then
             replayed. A critic's own Python then no longer runs (not run on a GPU yet).
         generator: where ε is drawn from; None: the device's default.
+        precision: of the critic's products and convolutions. "tf32", for float32 on a GPU; "bfloat16", autocast, under
+            which no program is run; None: the caller's. Weights, losses and the penalty stay what they are.
 
     Raises:
-        ValueError: penalty is unknown, weight NaN; when called, shapes differ.
+        ValueError: penalty or precision is unknown, weight NaN; when called, shapes differ.
         TypeError: when called, an argument is not a floating-point tensor.
         Nothing is written when it raises.
 
@@ -54,11 +57,12 @@ class CriticStep:
     equation 9.
     """
 
-    def __init__(self, critic, optimizer, penalty="gp", weight=10.0, *, tune=True, generator=None):
+    def __init__(self, critic, optimizer, penalty="gp", weight=10.0, *, tune=True, generator=None, precision=None):
         _checks.one_of("penalty", penalty, _PENALTIES)
+        _checks.one_of("precision", precision, PRECISIONS)
         self.critic, self.optimizer, self.penalty = critic, optimizer, penalty
         self.weight = _checks.number("weight", weight)
-        self.tune, self.generator = tune, generator
+        self.tune, self.generator, self.precision = tune, generator, precision
         self._program, self.tuned = None, {}
         modules = [critic] if isinstance(critic, nn.Module) else []
         self._captured = Captured(self._gradients, modules, optimizer, [] if generator is None else [generator])
@@ -97,12 +101,13 @@ class CriticStep:
     def _gradients(self, real, fake):
         """Sets them, and returns the metrics."""
         points = None if self.penalty is None else self._points(real, fake)
-        way = self._way(real, fake, points)
-        try:
-            return way(real, fake, points)
-        except Refused as reason:
-            self._program, self._why = None, str(reason)
-            return self._by_autograd(real, fake, points)
+        with in_precision(self.precision, real.device):
+            way = self._way(real, fake, points)
+            try:
+                return way(real, fake, points)
+            except Refused as reason:
+                self._program, self._why = None, str(reason)
+                return self._by_autograd(real, fake, points)
 
     def _points(self, real, fake):
         """Where the penalty looks at the gradient."""
@@ -160,6 +165,7 @@ class CriticStep:
             real_scores, fake_scores = self.critic(real), self.critic(fake)
         else:  # samples are independent of each other
             real_scores, fake_scores = self.critic(torch.cat([real, fake])).tensor_split(2)
+        real_scores, fake_scores = wide(real_scores), wide(fake_scores)
         found, penalty = {}, None
         if points is not None:
             gradient = input_gradient(self.critic, points)

@@ -9,6 +9,7 @@ from torch import nn
 from . import _checks
 from ._capture import Captured
 from ._heap import keep_freed_memory
+from ._precision import PRECISIONS, in_precision, wide
 from ._tuning import Convolutions, fastest, undisturbed
 from .ops.wasserstein import generator_loss
 
@@ -33,19 +34,22 @@ class GeneratorStep:
         critic: samples → scores. Its parameters receive nothing, and their gradients are not computed.
         optimizer: of the generator's parameters.
         tune: True, False or "compile".
+        precision: as in ``CriticStep``, of both networks.
         ema: a ``torch.optim.swa_utils.AveragedModel`` of the generator, updated after each step; None: none.
 
     Raises:
-        ValueError: tune is none of these; when called, latent is no batch.
+        ValueError: tune or precision is none of these; when called, latent is no batch.
         TypeError: when called, latent is not a floating-point tensor.
         Nothing is written when it raises.
 
     Source: Arjovsky et al. 2017, "Wasserstein GAN", algorithm 1, lines 9 to 11.
     """
 
-    def __init__(self, generator, critic, optimizer, *, tune=True, ema=None):
+    def __init__(self, generator, critic, optimizer, *, tune=True, ema=None, precision=None):
         _checks.one_of("tune", tune, (True, False, "compile"))
-        self.generator, self.critic, self.optimizer, self.tune, self.ema = generator, critic, optimizer, tune, ema
+        _checks.one_of("precision", precision, PRECISIONS)
+        self.generator, self.critic, self.optimizer = generator, critic, optimizer
+        self.tune, self.ema, self.precision = tune, ema, precision
         self.tuned = {}
         networks = {"": generator}
         if tune == "compile":
@@ -81,14 +85,14 @@ class GeneratorStep:
         return self._way("sample", latent, self._samples)(latent)
 
     def _gradients(self, convolutions, generator, latent):
-        with convolutions():
-            loss = generator_loss(self.critic(generator(latent)))
+        with in_precision(self.precision, latent.device), convolutions():
+            loss = generator_loss(wide(self.critic(generator(latent))))
         self.optimizer.zero_grad()
         loss.backward()
         return {"loss": loss.detach()}
 
     def _samples(self, convolutions, generator, latent):
-        with convolutions():
+        with in_precision(self.precision, latent.device), convolutions():
             return generator(latent)
 
     def _way(self, what, latent, run):

@@ -1,4 +1,4 @@
-"""The two updates as the papers write them, by autograd."""
+"""The two updates as the papers write them, by autograd; ``tune`` and ``precision`` leave no choice here."""
 
 import torch
 
@@ -13,7 +13,7 @@ class CriticStep:
 
     plan = "the reference: autograd"
 
-    def __init__(self, critic, optimizer, penalty="gp", weight=10.0, *, tune=True, generator=None):
+    def __init__(self, critic, optimizer, penalty="gp", weight=10.0, *, tune=True, generator=None, precision=None):
         self.critic, self.optimizer, self.penalty, self.weight = critic, optimizer, penalty, weight
         self.generator = generator
 
@@ -40,7 +40,7 @@ class CriticStep:
 class GeneratorStep:
     """WGAN, algorithm 1, lines 9 to 11 (Arjovsky et al. 2017)."""
 
-    def __init__(self, generator, critic, optimizer, *, tune=True, ema=None):
+    def __init__(self, generator, critic, optimizer, *, tune=True, ema=None, precision=None):
         self.generator, self.critic, self.optimizer, self.ema = generator, critic, optimizer, ema
 
     def __call__(self, latent):

@@ -1,4 +1,4 @@
-# train · test · fuzz · bench · gpu-check · wheel · wheel-check · check · format: each sets up what it needs, once.
+# train · test · endurance · fuzz · bench · gpu-check · wheel · wheel-check · check · format: each sets itself up, once.
 PYTHON ?= python3
 SEED   ?= $(shell date +%s)
 VENV   := .venv
@@ -6,12 +6,13 @@ PY     := $(VENV)/bin/python
 TORCH  ?= 2.13.0
 WHEEL_CHECK := build/wheel-check
 # Tests of the source tree, of its benchmarks and of training: not for an installed wheel, or in need of torchvision.
-NOT_OF_THE_WHEEL := benchmarks_cli build cuda_code cuda_on_host imports layout philox train_mnist training_checkpoint \
-	training_config training_data training_metrics training_run wheel
+NOT_OF_THE_WHEEL := benchmarks_cli build cuda_code cuda_on_host imports layout philox sample train_mnist \
+	training_checkpoint training_config training_data training_distributed training_endurance training_metrics \
+	training_run training_schedules training_trainer wheel
 NATIVE := setup.py pyproject.toml $(wildcard csrc/*/*)
 CXX_FILES = $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 
-.PHONY: train test fuzz bench gpu-check wheel wheel-check check format clean
+.PHONY: train test endurance fuzz bench gpu-check wheel wheel-check check format clean
 .DEFAULT_GOAL := test
 
 train: $(VENV)/.train        ## WGAN-GP digits on MNIST; at most 4.75 minutes of training, on two cores
@@ -19,6 +20,11 @@ train: $(VENV)/.train        ## WGAN-GP digits on MNIST; at most 4.75 minutes of
 
 test: $(VENV)/.dev check     ## every claim checked
 	$(PY) -m pytest
+
+endurance: $(VENV)/.dev      ## 50 kills of a training run, each resumed; 5,000 steps in flat memory
+	rm -rf build/endurance && mkdir -p build/endurance
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) python_tests/kills.py build/endurance 50 $(SEED)
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) python_tests/memory.py build/endurance 5000
 
 fuzz: $(VENV)/.dev           ## 10,000 random critics per property; repeat one with SEED=…
 	$(PY) -m pytest -k "critic or penalt" --hypothesis-profile=fuzz --hypothesis-seed=$(SEED) \

@@ -4,7 +4,7 @@
     python examples/train_mnist.py --method wgan --digits 3 --out runs/threes
     python examples/train_mnist.py --out runs/mnist-wgan-gp --resume --iterations 5000
 
-Needs ``pip install "wgan-kernels[train]"``; no network, no GPU. The algorithms are in wgan_kernels/training/steps.py.
+Needs ``pip install "wgan-kernels[train]"``; no network, no GPU. One iteration is in wgan_kernels/training/trainer.py.
 """
 
 import os

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,9 +45,11 @@ def test_end_to_end(tmp_path):
     out = tmp_path / "new" / "run"
     status, text, errors = run(*SMALL, "--iterations", 6, "--sample-every", 2, "--log-every", 3, "--out", out)
     assert (status, errors) == (0, "")
-    assert sorted(path.name for path in out.iterdir()) == sorted(
-        ["samples", "progress.gif", "curves.png", "metrics.jsonl", "config.yaml", "checkpoints"]
-    )
+    assert {path.name for path in out.iterdir()} == {
+        "samples", "progress.gif", "curves.png", "metrics.jsonl", "config.yaml", "checkpoints",
+        "generator.safetensors", "critic.safetensors",
+    }  # fmt: skip
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["000000.pt", "000006.pt"]
     assert sorted(path.name for path in (out / "samples").iterdir()) == [f"{n:06d}.png" for n in (0, 2, 4, 6)]
     with Image.open(out / "progress.gif") as film:
         assert film.n_frames == 4
@@ -121,14 +124,29 @@ def test_wrong_arguments_are_refused_on_one_line_before_anything_is_written(tmp_
         assert sorted(tmp_path.rglob("*")) == before, arguments
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission_is_refused(tmp_path, capsys):
-    tmp_path.chmod(0o500)
-    try:
-        assert main(["--out", str(tmp_path / "run")]) == 2
-    finally:
-        tmp_path.chmod(0o700)
-    assert "cannot be written; choose another folder" in capsys.readouterr().err
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions as of POSIX")
+@pytest.mark.skipif(
+    hasattr(os, "geteuid") and os.geteuid() == 0 and not shutil.which("setpriv"),
+    reason="root may write everywhere, unless setpriv takes that from it",
+)
+def test_a_folder_without_permission_is_refused(tmp_path):
+    """For a new run, and for a resumed one, whose checkpoints stay as they were."""
+    run_folder, forbidden = tmp_path / "run", tmp_path / "forbidden"
+    begin = [*map(str, SMALL), "--iterations", "1", "--sample-every", "9", "--out", str(run_folder)]
+    code = f"import os; from wgan_kernels.training import cli, run; run.EVALUATED = 20; assert cli.main({begin}) == 0\n"
+    code += f"os.chmod({str(run_folder / 'checkpoints')!r}, 0o500); os.chmod({str(run_folder)!r}, 0o500)\n"
+    code += f"before = sorted(os.listdir({str(run_folder / 'checkpoints')!r}))\n"
+    code += f"assert cli.main(['--out', {str(run_folder)!r}, '--resume', '--iterations', '2']) == 2\n"
+    code += f"assert sorted(os.listdir({str(run_folder / 'checkpoints')!r})) == before\n"
+    code += f"os.mkdir({str(forbidden)!r}, 0o500); assert cli.main(['--out', {str(forbidden / 'run')!r}]) == 2"
+    unprivileged = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    done = subprocess.run([*unprivileged, sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
+    run_folder.chmod(0o700)
+    (run_folder / "checkpoints").chmod(0o700)
+    assert done.returncode == 0, done.stderr
+    resumed, new = done.stderr.splitlines()
+    assert resumed.startswith(f"error: {run_folder / 'config.yaml'} cannot be written (Permission denied)")
+    assert new == f"error: --out {forbidden / 'run'}: {forbidden} cannot be written; choose another folder"
 
 
 def test_the_script_itself_refuses_on_one_line(tmp_path):

@@ -14,8 +14,9 @@ pytest.importorskip("tyro", reason="the command line needs tyro")
 
 CHANGED = Config(
     method="wgan", out=Path("a/b"), resume=True, data=Path("c"), digits=(3, 5), iterations=7, time_limit=1.5,
-    batch_size=8, n_critic=2, lr=1e-3, lr_end=0.5, clip=0.1, penalty_weight=1.0, latent=16, ema_decay=0.5, seed=9,
-    device="cpu", precision="bfloat16", log_every=1, sample_every=2, eval_every=3, checkpoint_every=4,
+    batch_size=8, n_critic=2, n_critic_schedule="original", lr=1e-3, lr_end=0.5, clip=0.1, penalty_weight=1.0,
+    penalty_every=4, latent=16, ema_decay=0.5, seed=9, device="cpu", precision="bfloat16",
+    log_every=1, sample_every=2, eval_every=3, checkpoint_every=4, keep=5,
 )  # fmt: skip
 
 
@@ -45,8 +46,9 @@ def test_the_papers_own_settings_are_kept():
 def test_every_flag_reaches_its_field():
     flags = (
         "--method wgan --out a/b --data c --digits 3 5 --iterations 7 --time-limit 1.5 --batch-size 8 --n-critic 2 "
+        "--n-critic-schedule original --penalty-every 4 "
         "--lr 1e-3 --lr-end 0.5 --clip 0.1 --penalty-weight 1.0 --latent 16 --ema-decay 0.5 --seed 9 --device cpu "
-        "--precision bfloat16 --log-every 1 --sample-every 2 --eval-every 3 --checkpoint-every 4"
+        "--precision bfloat16 --log-every 1 --sample-every 2 --eval-every 3 --checkpoint-every 4 --keep 5"
     )
     assert parse(flags.split()) == replace(CHANGED, resume=False)
 
@@ -68,8 +70,13 @@ def test_left_out_the_output_folder_is_a_free_one(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *((name, value) for name in ("iterations", "batch_size", "n_critic", "latent") for value in (0, -5)),
+        *(
+            (name, value)
+            for name in ("iterations", "batch_size", "n_critic", "penalty_every", "latent")
+            for value in (0, -5)
+        ),
         *((f"{what}_every", 0) for what in ("log", "sample", "eval", "checkpoint")),
+        ("keep", 0),
         *((name, value) for name in ("lr", "clip") for value in (0.0, -1.0, math.inf, math.nan)),
         *(("penalty_weight", value) for value in (-1.0, math.nan, math.inf)),
         *(("lr_end", value) for value in (-0.1, 1.1, math.nan)),

@@ -67,6 +67,22 @@ def test_sampling_is_uniform_scaled_and_reproducible():
     assert torch.equal(batch, digits.sample(4000, torch.Generator().manual_seed(0)))
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 20])
+def test_shards_are_disjoint_and_the_whole(digits, size):
+    whole = data.Digits(digits[0].unsqueeze(1), torch.arange(20))
+    shards = [whole.shard(rank, size) for rank in range(size)]
+    assert sorted(torch.cat([shard.labels for shard in shards]).tolist()) == list(range(20))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+    for shard in shards:
+        assert torch.equal(shard.images, whole.images[shard.labels])
+
+
+def test_more_shards_than_images_are_refused(digits):
+    whole = data.Digits(digits[0].unsqueeze(1), digits[1])
+    with pytest.raises(UsageError, match="20 images are too few for 21 processes"):
+        whole.shard(0, 21)
+
+
 def test_another_size_of_image_is_refused(tmp_path):
     write(tmp_path, idx(torch.zeros(2, 32, 32)), idx(torch.zeros(2)))
     with pytest.raises(UsageError, match=r"\(32, 32\), expected \(28, 28\)"):

@@ -1,172 +1,281 @@
-"""wgan_kernels.training: one iteration, stopping and going on, a loss that is no number."""
+"""wgan_kernels.training.run: stopping and going on, damaged files, a full disk, a loss that is no number."""
 
 import os
+import resource
 import signal
 from dataclasses import replace
 
 import pytest
 import torch
+from small_runs import METHODS, config, flat
 
-import wgan_kernels as wk
-from wgan_kernels.training import data, report, run
+from wgan_kernels.training import atomic, checkpoint, data, report, run, weights
 from wgan_kernels.training.config import Config
 from wgan_kernels.training.errors import UsageError
 from wgan_kernels.training.run import Diverged, Run
-from wgan_kernels.training.trainer import Trainer
 
 pytest.importorskip("tyro", reason="the command line needs tyro")
 
-SMALL = {
-    "batch_size": 4, "n_critic": 2, "latent": 8, "device": "cpu", "digits": (3,),
-    "log_every": 2, "sample_every": 2, "eval_every": 4, "checkpoint_every": 4,
-}  # fmt: skip
-METHODS = ("wgan", "wgan-gp")
 
-
-@pytest.fixture(scope="module")
-def threes():
-    return data.embedded().only([3])
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(run, "EVALUATED", 50)
-    monkeypatch.setattr(report, "save_curves", lambda *arguments: None)  # a second each; test_train_mnist.py has them
+@pytest.fixture(scope="module", autouse=True)
+def quick():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # batches of 4 gain nothing from more, and lose much where other processes run
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "EVALUATED", 300)
+        patch.setattr("wgan_kernels.training.trainer.SAMPLES", 100)
+        patch.setattr(report, "save_curves", lambda *arguments: None)  # a second each; test_train_mnist.py has them
+        yield
     torch.set_num_threads(threads)
 
 
-def config(method, out=None, **changes):
-    return replace(Config.of(method), **SMALL | {"out": out} | changes)
-
-
-def flat(state) -> list[torch.Tensor]:
-    """Every tensor in a nested state, in order."""
-    if isinstance(state, torch.Tensor):
-        return [state]
-    if isinstance(state, dict):
-        return [tensor for value in state.values() for tensor in flat(value)]
-    if isinstance(state, (list, tuple)):
-        return [tensor for value in state for tensor in flat(value)]
-    return []
+@pytest.fixture(scope="module")
+def wholes(tmp_path_factory):
+    """Of each method a run of 12 iterations that nothing disturbed."""
+    runs = {method: Run(config(method, tmp_path_factory.mktemp("whole") / method)) for method in METHODS}
+    for each in runs.values():
+        assert each.train()
+    return runs
 
 
 def interrupt(run: Run, at: int) -> None:
     """Has Ctrl-C pressed while the iteration ``at`` is under way."""
     iterate = run.trainer.iterate
 
-    def interrupted():
+    def interrupted(*arguments):
         if run.trainer.iteration == at - 1:
             os.kill(os.getpid(), signal.SIGINT)
-        return iterate()
+        return iterate(*arguments)
 
     run.trainer.iterate = interrupted
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_an_iteration_changes_both_networks_and_reports_its_metrics(threes, method):
-    trainer = Trainer(config(method), threes)
-    before = [parameter.clone() for parameter in (*trainer.critic.parameters(), *trainer.generator.parameters())]
-    metrics = trainer.iterate()
-    after = [*trainer.critic.parameters(), *trainer.generator.parameters()]
-    assert all(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
-    expected = {"critic_real", "critic_fake", "wasserstein", "generator"} | (
-        {"penalty"} if method == "wgan-gp" else set()
-    )
-    assert set(metrics) == expected
-    torch.testing.assert_close(metrics["wasserstein"], metrics["critic_real"] - metrics["critic_fake"])
+def saved(run: Run) -> list[int]:
+    """The iterations of the run's checkpoints."""
+    return [int(path.stem) for path in checkpoint.saved(run.folder.checkpoints)]
 
 
-def test_wgan_keeps_every_critic_parameter_within_the_bound(threes):
-    trainer = Trainer(config("wgan", clip=0.003), threes)
-    trainer.iterate()
-    assert max(parameter.abs().max().item() for parameter in trainer.critic.parameters()) == pytest.approx(0.003)
-
-
-def test_wgan_gp_trains_on_the_penalty_of_the_public_function(threes, monkeypatch):
-    seen = []
-
-    def penalty(critic, real, fake, **options):
-        seen.append((real.shape, fake.shape))
-        return gradient_penalty(critic, real, fake, **options)
-
-    gradient_penalty = wk.gradient_penalty
-    monkeypatch.setattr(wk, "gradient_penalty", penalty)
-    Trainer(config("wgan-gp"), threes).iterate()
-    assert seen == [((4, 1, 28, 28), (4, 1, 28, 28))] * 2
-
-
-def test_samples_come_from_the_average_in_evaluation_mode(threes):
-    trainer = Trainer(config("wgan-gp"), threes)
-    for _ in range(3):
-        trainer.iterate()
-    latent = torch.randn(7, 8)
-    (images,) = trainer.sample(latent)
-    assert images.shape == (7, 1, 28, 28)
-    assert images.abs().max() <= 1
-    (alone,) = trainer.sample(latent[:1])
-    torch.testing.assert_close(alone, images[:1])
-    assert not torch.allclose(trainer.generator.eval()(latent), images)
-
-
-def test_the_learning_rate_falls_along_a_line(threes):
-    trainer = Trainer(config("wgan-gp", iterations=4, lr=0.1, lr_end=0.2), threes)
-    seen = []
-    for _ in range(4):
-        trainer.iterate()
-        seen += [group["lr"] for group in trainer.critic_optimizer.param_groups]
-    assert seen == pytest.approx([0.1, 0.08, 0.06, 0.04])
-    assert trainer.generator_optimizer.param_groups[0]["lr"] == seen[-1]
-
-
-def test_the_average_forgets_the_beginning_quickly_and_later_slowly(threes):
-    trainer = Trainer(config("wgan-gp", ema_decay=0.15), threes)
-    weights = []
-    for _ in range(3):
-        trainer.iterate()
-        weights.append(trainer.generator.project.weight.detach().clone())
-    expected = weights[0].lerp(weights[1], 1 - 0.15)  # min(0.15, 2 / 11) = 0.15
-    expected = expected.lerp(weights[2], 1 - 0.15)
-    torch.testing.assert_close(trainer.ema.module.project.weight, expected)
-    slow = Trainer(config("wgan-gp", ema_decay=0.999), threes)
-    slow.iterate()
-    first = slow.generator.project.weight.detach().clone()
-    slow.iterate()
-    torch.testing.assert_close(slow.ema.module.project.weight, first.lerp(slow.generator.project.weight, 1 - 2 / 11))
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_weights_stay_float32(threes, precision):
-    trainer = Trainer(config("wgan-gp", precision=precision), threes)
-    metrics = trainer.iterate()
-    assert {parameter.dtype for parameter in trainer.critic.parameters()} == {torch.float32}
-    assert {value.dtype for value in metrics.values()} == {torch.float32}
-    assert trainer.is_finite()
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_n_and_n_iterations_equal_two_n(tmp_path, method):
-    whole = Run(config(method, tmp_path / "whole", iterations=12))
-    assert whole.train()
-    first = Run(config(method, tmp_path / "parts", iterations=12))
-    interrupt(first, at=5)  # a multiple of neither log_every nor sample_every
-    assert not first.train()
-    second = Run(config(method, tmp_path / "parts", iterations=12, resume=True))
-    assert second.trainer.iteration == 5
-    assert second.train()
-
-    expected, got = flat(whole.trainer.state_dict()), flat(second.trainer.state_dict())
+def check_equal(run: Run, whole: Run) -> None:
+    """The state, the logged rows and every picture, bit for bit; also as they are on the disk."""
+    expected, got = flat(whole.trainer.state_dict()), flat(run.trainer.state_dict())
     assert len(expected) > 40
     assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
-    rows = {row["iteration"]: row for row in whole.folder.rows()}
-    resumed = second.folder.rows()
-    assert [row["iteration"] for row in resumed] == list(rows)
-    for row in resumed:
-        assert row | {"seconds": 0} == rows[row["iteration"]] | {"seconds": 0}
-    for name in ("samples/000012.png", "samples/000000.png"):
-        assert (whole.config.out / name).read_bytes() == (second.config.out / name).read_bytes()
+    stored, _ = checkpoint.newest(run.folder.checkpoints)
+    assert all(torch.equal(a, b) for a, b in zip(expected, flat(stored["trainer"]), strict=True))
+    without_time = [[row | {"seconds": 0} for row in each.folder.rows()] for each in (run, whole)]
+    assert without_time[0] == without_time[1]
+    names = [path.relative_to(whole.config.out) for path in (*whole.folder.frames(), whole.folder.film)]
+    names += [whole.folder.generator.name, whole.folder.critic.name]
+    for name in names:
+        assert (whole.config.out / name).read_bytes() == (run.config.out / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("long", [False, True], ids=["between", "within"])
+def test_n_and_n_iterations_equal_two_n(tmp_path, monkeypatch, wholes, method, long):
+    """Stopped between two iterations, or within one, if they are long."""
+    monkeypatch.setattr(run, "PATIENCE", 0.0 if long else 60.0)
+    first = Run(config(method, tmp_path / "parts"))
+    interrupt(first, at=5)  # a multiple of neither log_every nor sample_every
+    assert not first.train()
+    second = Run(config(method, tmp_path / "parts", resume=True))
+    assert second.trainer.iteration == (4 if long else 5)
+    assert second.train()
+    check_equal(second, wholes[method])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("method", METHODS)
+def test_n_and_n_iterations_equal_two_n_on_a_gpu_in_deterministic_mode(tmp_path, monkeypatch, method):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    try:
+        whole = Run(config(method, tmp_path / "whole", device="cuda"))
+        assert whole.train()
+        first = Run(config(method, tmp_path / "parts", device="cuda"))
+        interrupt(first, at=5)
+        assert not first.train()
+        second = Run(replace(first.config, resume=True))
+        assert second.train()
+        check_equal(second, whole)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_a_stop_in_a_long_iteration_waits_for_one_update_only(tmp_path, monkeypatch):
+    stopped = Run(config("wgan-gp", tmp_path / "run", n_critic=50))
+    interrupt(stopped, at=1)  # the first may always be a long one
+    seen = []
+    step = stopped.trainer.critic_step
+    stopped.trainer.critic_step = lambda *arguments: seen.append(0) or step(*arguments)
+    assert not stopped.train()
+    assert len(seen) == 0
+    assert saved(stopped) == [0]
+
+
+@pytest.mark.parametrize("at", [8, 12])
+def test_a_stop_breaks_an_evaluation_off_and_a_resumed_run_makes_it(tmp_path, wholes, at):
+    stopped = Run(config("wgan-gp", tmp_path / "run"))
+    sample, parts = stopped.trainer.sample, []
+
+    def interrupting(latent):
+        for images in sample(latent):
+            if stopped.trainer.iteration == at and len(latent) == run.EVALUATED:
+                parts.append(images)
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield images
+
+    stopped.trainer.sample = interrupting
+    assert not stopped.train()
+    assert len(parts) == 1
+    assert saved(stopped)[-1] == at
+    assert [row["iteration"] for row in stopped.folder.rows()] == list(range(2, at, 2))
+    resumed = Run(replace(stopped.config, resume=True))
+    assert resumed.train()
+    check_equal(resumed, wholes["wgan-gp"])
+
+
+def test_a_run_that_was_killed_over_its_report_writes_it_when_resumed(tmp_path, monkeypatch):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    begun = Run(config("wgan", tmp_path / "run", iterations=4))
+    monkeypatch.setattr(report, "save_film", killed)
+    with pytest.raises(KeyboardInterrupt):
+        begun.train()
+    assert not begun.folder.generator.exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(report, "save_curves", lambda *arguments: None)
+    resumed = Run(replace(begun.config, resume=True))
+    resumed.trainer.iterate = None  # nothing is left to train
+    assert resumed.train()
+    assert resumed.folder.film.exists()
+    with pytest.raises(UsageError, match=r"--iterations 4: .* has done 4 already"):
+        Run(replace(begun.config, resume=True))
+
+
+def test_a_second_signal_stops_at_once_and_harms_nothing(tmp_path):
+    stopped = Run(config("wgan", tmp_path / "run"))
+    iterate = stopped.trainer.iterate
+
+    def twice(*arguments):
+        if stopped.trainer.iteration == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return iterate(*arguments)
+
+    stopped.trainer.iterate = twice
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    assert saved(stopped) == [0, 4]
+    assert Run(replace(stopped.config, resume=True)).trainer.iteration == 4
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:-1000], lambda content: content[:5000] + b"?" + content[5001:]]
+)
+def test_a_damaged_checkpoint_is_named_set_aside_and_the_one_before_used(tmp_path, capsys, wholes, damage):
+    begun = Run(config("wgan-gp", tmp_path / "run"))
+    interrupt(begun, at=10)
+    assert not begun.train()
+    assert saved(begun) == [4, 8, 10]
+    for iteration in (8, 10):
+        path = begun.folder.checkpoints / f"{iteration:06d}.pt"
+        path.write_bytes(damage(path.read_bytes()))
+    capsys.readouterr()
+    resumed = Run(replace(begun.config, resume=True))
+    warnings = capsys.readouterr().err.splitlines()
+    assert [line.split(" is damaged")[0] for line in warnings] == [
+        f"warning: {begun.folder.checkpoints / name}" for name in ("000010.pt", "000008.pt")
+    ]
+    assert all(line.endswith("going on from iteration 4 instead") for line in warnings)
+    assert resumed.train()
+    check_equal(resumed, wholes["wgan-gp"])
+    assert saved(resumed) == [4, 8, 12]
+    assert {path.name for path in resumed.folder.checkpoints.glob("*.damaged")} == {
+        "000008.pt.damaged", "000010.pt.damaged"
+    }  # fmt: skip
+
+
+@pytest.fixture
+def room():
+    """room(n): no file may grow beyond n bytes, as if the disk were full there."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_said_and_what_was_saved_is_kept(tmp_path, wholes, room):
+    begun = Run(config("wgan-gp", tmp_path / "run"))
+    iterate = begun.trainer.iterate
+
+    def filling(*arguments):
+        if begun.trainer.iteration == 6:
+            room(1_000_000)
+        return iterate(*arguments)
+
+    begun.trainer.iterate = filling
+    with pytest.raises(UsageError, match=r"000008\.pt cannot be written \(File too large\).*with --resume"):
+        begun.train()
+    assert saved(begun) == [0, 4]
+    assert [path for path in begun.config.out.rglob("*") if path.suffix == ".tmp"] == []
+    room(resource.RLIM_INFINITY)
+    resumed = Run(replace(begun.config, resume=True))
+    assert resumed.train()
+    check_equal(resumed, wholes["wgan-gp"])
+
+
+def test_no_room_for_a_row_of_figures(tmp_path, room):
+    begun = Run(config("wgan-gp", tmp_path / "run", sample_every=100, checkpoint_every=100))
+    iterate = begun.trainer.iterate
+
+    def filling(*arguments):
+        if begun.trainer.iteration == 3:
+            room(begun.folder.metrics.stat().st_size + 10)
+        return iterate(*arguments)
+
+    begun.trainer.iterate = filling
+    with pytest.raises(UsageError, match=r"metrics\.jsonl cannot be written \(File too large\)"):
+        begun.train()
+    room(resource.RLIM_INFINITY)
+    assert [row["iteration"] for row in begun.folder.rows()] == [2]  # the ten bytes of the next are no row
+    resumed = Run(replace(begun.config, resume=True, iterations=4))
+    assert resumed.train()
+    assert [row["iteration"] for row in resumed.folder.rows()] == [2, 4]
+
+
+def test_a_damaged_row_is_named_and_left_out(tmp_path, capsys):
+    begun = Run(config("wgan", tmp_path / "run", iterations=6))
+    begun.train()
+    first, second, third = begun.folder.metrics.read_bytes().splitlines(keepends=True)
+    begun.folder.metrics.write_bytes(first + second[:20] + b"\xff\0\n" + third)
+    assert [row["iteration"] for row in begun.folder.rows()] == [2, 6]
+    assert "line 2 is damaged" in capsys.readouterr().err
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(tmp_path):
+    out = tmp_path / "run"
+    (out / "samples").mkdir(parents=True)
+    (out / "checkpoints").mkdir()
+    (out / "checkpoints" / ".000000.pt.7.tmp").write_bytes(b"half")
+    with pytest.raises(UsageError, match="leave --resume out to start a new run"):
+        Run(config("wgan", out, iterations=2, resume=True))
+    begun = Run(config("wgan", out, iterations=2))
+    assert begun.train()
+    assert saved(begun) == [0, 2]
+    assert atomic.leftovers(begun.folder.checkpoints) == []
+
+
+def test_the_generators_average_is_exported(tmp_path):
+    begun = Run(config("wgan-gp", tmp_path / "run", iterations=2))
+    begun.train()
+    generator = weights.load_generator(begun.folder.generator)
+    (expected,) = begun.trainer.sample(begun.pictured)
+    assert torch.equal(generator(begun.pictured), expected)
+    from safetensors.torch import load_file
+
+    stored = load_file(begun.folder.critic)
+    assert all(torch.equal(stored[name], tensor) for name, tensor in begun.trainer.critic.state_dict().items())
 
 
 def test_what_was_written_after_the_checkpoint_is_written_once(tmp_path):
@@ -177,14 +286,16 @@ def test_what_was_written_after_the_checkpoint_is_written_once(tmp_path):
         begun.folder.frame(iteration).write_bytes(b"")
     with begun.folder.metrics.open("a") as file:
         file.write('{"iteration": 10, "wass')
-    (begun.folder.checkpoints / ".last.pt.123.tmp").write_bytes(b"half")
+    for folder in (begun.folder.checkpoints, begun.folder.samples, begun.folder.path):
+        (folder / ".000008.pt.123.tmp").write_bytes(b"half")
     resumed = Run(replace(begun.config, resume=True, iterations=8))
     resumed.train()
     assert [row["iteration"] for row in resumed.folder.rows()] == [2, 4, 6, 8]
     assert resumed.folder.rows()[2]["wasserstein"] != 0.0
     assert Config.from_yaml(resumed.folder.config.read_text()) == replace(begun.config, iterations=8)
     assert resumed.folder.frame(8).stat().st_size > 0
-    assert [path.name for path in resumed.folder.checkpoints.iterdir()] == ["last.pt"]
+    assert sorted(path.name for path in resumed.folder.checkpoints.iterdir()) == ["000000.pt", "000004.pt", "000008.pt"]
+    assert [path for path in begun.config.out.rglob("*") if path.suffix == ".tmp"] == []
 
 
 def test_a_resumed_run_with_other_settings_or_data_is_refused(tmp_path):
@@ -209,8 +320,8 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path):
     diverging = Run(config("wgan-gp", tmp_path / "run", iterations=100))
     iterate = diverging.trainer.iterate
 
-    def broken():
-        metrics = iterate()
+    def broken(*arguments):
+        metrics = iterate(*arguments)
         if diverging.trainer.iteration == 6:
             torch.nn.init.constant_(next(diverging.trainer.critic.parameters()), float("nan"))
             metrics["wasserstein"] = torch.tensor(float("nan"))
@@ -226,10 +337,16 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path):
 
 def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
     diverging = Run(config("wgan-gp", tmp_path / "run", iterations=5, log_every=1000, eval_every=1000))
-    torch.nn.init.constant_(diverging.trainer.generator.project.weight, float("inf"))
+    iterate = diverging.trainer.iterate
+
+    def broken(*arguments):
+        torch.nn.init.constant_(diverging.trainer.generator.project.weight, float("inf"))
+        return iterate(*arguments)
+
+    diverging.trainer.iterate = broken
     with pytest.raises(Diverged, match="a weight is not finite at iteration 4"):
         diverging.train()
-    assert not diverging.folder.checkpoint.exists()
+    assert saved(diverging) == [0]
 
 
 def test_the_clock_stops_a_run_as_if_it_had_ended(tmp_path):
@@ -237,7 +354,9 @@ def test_the_clock_stops_a_run_as_if_it_had_ended(tmp_path):
     assert limited.train()
     assert limited.trainer.iteration == 1
     assert limited.folder.film.exists()
-    assert limited.folder.checkpoint.exists()
+    assert saved(limited) == [0, 1]
+    with pytest.raises(UsageError, match=r"--time-limit .* has taken that long already"):
+        Run(replace(limited.config, resume=True))
 
 
 def test_the_grid_holds_the_images_in_reading_order():

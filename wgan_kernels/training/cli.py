@@ -1,27 +1,42 @@
 """The command line: Config's fields as flags, one line for every mistake, a word at every end."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
-from . import checkpoint
+from . import checkpoint, distributed
 from ._optional import MissingPackage, check_installed, optional
-from .config import Config
+from .config import Config, take_own_gpu
 from .errors import UsageError
 from .folder import RunFolder
-from .run import Diverged, Run
+from .run import Diverged, Run, places
+
+RANK = int(os.environ.get("RANK", 0))  # torchrun's, also when the ranks have parted
 
 
 def parse(arguments: Sequence[str] | None = None) -> Config:
     """The resolved configuration of a command line: what it leaves out is the method's, or the resumed run's own."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     asked = _cli([argument for argument in arguments if argument not in ("-h", "--help")], Config())
-    if not asked.resume:
-        return _cli(arguments, Config.of(asked.method)).resolved()
-    if asked.out is None:
+    if asked.out is None and asked.resume:
         raise UsageError("--resume: add --out with the folder of the run to go on with")
-    stored = Config.from_plain(checkpoint.load(RunFolder(asked.out).checkpoint)["config"])
-    return _cli(arguments, replace(stored, resume=False)).resolved()
+    if asked.out is None and distributed.max_restarts() > 0:
+        raise UsageError("torchrun --max-restarts: add --out, the folder that a restart goes on with")
+    if not asked.resume and not _is_restart(asked):
+        return _cli(arguments, Config.of(asked.method)).resolved()
+    state, _ = checkpoint.newest(RunFolder(asked.out).checkpoints)
+    stored = Config.from_plain(state["config"])
+    return replace(_cli(arguments, replace(stored, resume=False)), resume=True).resolved()
+
+
+def _is_restart(asked: Config) -> bool:
+    """Whether torchrun has started this again after a failure, and --out holds what the same torchrun began."""
+    if distributed.restarts() == 0 or not checkpoint.saved(RunFolder(asked.out).checkpoints):
+        return False
+    state, _ = checkpoint.newest(RunFolder(asked.out).checkpoints)
+    return state["job"] == distributed.job()
 
 
 def _cli(arguments: Sequence[str], default: Config) -> Config:
@@ -31,36 +46,59 @@ def _cli(arguments: Sequence[str], default: Config) -> Config:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Trains as the arguments say. Returns the exit status: 0 done, 1 diverged, 2 wrong arguments, 130 interrupted."""
+    """Trains as the arguments say, alone or as one of ``torchrun``'s processes.
+
+    Returns the exit status: 0 done, 1 diverged or without another process, 2 wrong arguments, 130 interrupted.
+    """
     try:
         check_installed()
-        config = parse(arguments)
-        run = Run(config)
-        _announce(run)
-        finished = run.train()
+        with distributed.session():
+            return _train(arguments)
     except (UsageError, MissingPackage) as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(str(error))
         return 2
     except Diverged as error:
-        print(
-            f"error: the training diverged: {error}. The last good checkpoint is kept; try a smaller --lr",
-            file=sys.stderr,
-        )
+        if RANK == 0:  # found on all at once
+            _complain(f"the training diverged: {error}. The last good checkpoint is kept; try a smaller --lr")
+        return 1
+    except distributed.LostRank as error:
+        _complain(f"{error}. The last checkpoint is kept; torchrun's report says which rank failed first")
         return 1
     except KeyboardInterrupt:
-        print("stopped at once; the last checkpoint is kept", file=sys.stderr)
+        if RANK == 0:
+            print("stopped at once; the last checkpoint is kept", file=sys.stderr)
         return 130
-    if finished:
+
+
+def _train(arguments: Sequence[str] | None) -> int:
+    config = distributed.from_rank_0(partial(parse, arguments))
+    take_own_gpu(config.device)
+    run = Run(config)
+    _announce(run)
+    if run.train():
         return 0
-    print(f"saved at iteration {run.trainer.iteration}; go on with: python {sys.argv[0]} --out {config.out} --resume")
+    print(f"saved at iteration {run.trainer.iteration}; go on with: {_command()} --out {config.out} --resume")
     return 130
+
+
+def _complain(message: str) -> None:
+    """One line on the standard error, which names the rank where it is not the first."""
+    print(f"error: rank {RANK}: {message}" if RANK else f"error: {message}", file=sys.stderr)
+
+
+def _command() -> str:
+    """What started this process, as far as its own arguments."""
+    size = distributed.size()
+    return f"torchrun --nproc-per-node {size} {sys.argv[0]}" if size > 1 else f"python {sys.argv[0]}"
 
 
 def _announce(run: Run) -> None:
     config = run.config
     begin = f"from iteration {run.trainer.iteration} " if config.resume else ""
     print(
-        f"{config.method}: {config.iterations} iterations {begin}on {config.device}, "
+        f"{config.method}: {config.iterations} iterations {begin}on {places(config)}, "
         f"{len(run.digits)} images of {'the digits ' + ' '.join(map(str, config.digits))} → {config.out}",
         flush=True,
     )
+    if not run.random_goes_on:
+        print("another device or number of processes than before: the random numbers start anew", flush=True)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from . import distributed
 from ._optional import optional
 from .errors import UsageError
 
@@ -16,7 +17,7 @@ ALL_DIGITS = tuple(range(10))
 # A resumed run may differ from the run it continues in these, and in nothing else.
 FREE_ON_RESUME = frozenset(
     {"out", "data", "resume", "device", "iterations", "time_limit"}
-    | {"log_every", "sample_every", "eval_every", "checkpoint_every"}
+    | {"log_every", "sample_every", "eval_every", "checkpoint_every", "keep"}
 )
 
 
@@ -44,9 +45,12 @@ class Config:
     time_limit: float = math.inf
     """Stop after so many minutes of training, as if --iterations had been reached."""
     batch_size: int = 64
-    """Real images, and generated ones, in each update."""
+    """Real images, and generated ones, in each update; of each process, where torchrun starts several."""
     n_critic: int = 5
     """Critic updates before each generator update."""
+    n_critic_schedule: Literal["constant", "original"] = "constant"
+    """original: 100 critic updates instead before each of the first 25 generator updates and every 500th,
+    as in Arjovsky et al.'s own code."""
     lr: float = 3e-3
     """Learning rate of both networks at the start."""
     lr_end: float = 0.0
@@ -55,15 +59,18 @@ class Config:
     """wgan: every critic parameter is clamped into [-clip, clip] after each update."""
     penalty_weight: float = 10.0
     """wgan-gp: weight of the gradient penalty in the critic's loss."""
+    penalty_every: int = 1
+    """wgan-gp: the penalty, times K, in every K-th critic update only: cheaper, and a departure from the paper
+    (the lazy regularisation of StyleGAN2)."""
     latent: int = 32
     """Dimensions of the normal noise that the generator starts from."""
     ema_decay: float = 0.995
     """Pictures and figures come from a moving average of the generator's weights with this decay per iteration."""
     seed: int = 0
-    """Seed of weights, batches, noise and interpolation points."""
+    """Seed of weights, batches, noise and interpolation points; each process draws its own of the last three."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:1, …; auto: cuda where there is one, else cpu."""
+    """cpu, cuda, cuda:1, …; auto: cuda where there is one, else cpu. With torchrun, cuda is each process's own."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: run the networks under autocast; weights, losses and penalties stay float32."""
 
@@ -75,6 +82,8 @@ class Config:
     """Iterations between two evaluations by the digit classifier."""
     checkpoint_every: int = 200
     """Iterations between two checkpoints."""
+    keep: int = 3
+    """Checkpoints kept, the newest: should one be damaged, a resumed run goes on from the one before."""
 
     @classmethod
     def of(cls, method: str) -> "Config":
@@ -142,6 +151,20 @@ def resolve_device(name: str) -> str:
     return name
 
 
+def take_own_gpu(device: str) -> None:
+    """Of several processes, each makes the GPU of its own the one that "cuda" stands for. Raises UsageError."""
+    kind, _, number = device.partition(":")
+    if distributed.size() == 1 or kind == "cpu":
+        return
+    if number:
+        raise UsageError(f"--device {device}: each process has a GPU of its own; leave the number out: --device {kind}")
+    if distributed.local_rank() >= torch.cuda.device_count():
+        raise UsageError(
+            f"--nproc-per-node: this machine has {torch.cuda.device_count()} GPUs; start as many processes"
+        )
+    torch.cuda.set_device(distributed.local_rank())
+
+
 def check_same_run(stored: Config, asked: Config) -> None:
     """Raises UsageError naming the first field in which a resumed run would differ from the run it continues."""
     for field in fields(Config):
@@ -162,8 +185,8 @@ def _check_ranges(config: Config) -> None:
     if not config.digits or not set(config.digits) <= set(ALL_DIGITS):
         wrong = _shown(tuple(digit for digit in config.digits if digit not in ALL_DIGITS)) or "nothing"
         raise UsageError(f"--digits {wrong}: expected digits from 0 to 9, for example --digits 3 or --digits 3 4 6")
-    counts = ("iterations", "batch_size", "n_critic", "latent")
-    for name in (*counts, "log_every", "sample_every", "eval_every", "checkpoint_every"):
+    counts = ("iterations", "batch_size", "n_critic", "penalty_every", "latent")
+    for name in (*counts, "log_every", "sample_every", "eval_every", "checkpoint_every", "keep"):
         if getattr(config, name) < 1:
             raise UsageError(
                 f"--{name.replace('_', '-')} {getattr(config, name)}: expected a whole number of at least 1"

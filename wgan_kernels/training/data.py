@@ -49,6 +49,15 @@ class Digits:
         keep = torch.isin(self.labels, torch.tensor(sorted(digits), device=self.labels.device))
         return Digits(self.images[keep], self.labels[keep])
 
+    def shard(self, rank: int, size: int) -> "Digits":
+        """Every ``size``-th image, from the ``rank``-th on: the shards of all ranks are the whole, none overlap.
+
+        Raises UsageError where there are fewer images than ranks.
+        """
+        if len(self) < size:
+            raise UsageError(f"--digits, --data: {len(self)} images are too few for {size} processes; start fewer")
+        return Digits(self.images[rank::size], self.labels[rank::size])
+
     def sample(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """``count`` images drawn uniformly with replacement: float32 [count, 1, 28, 28] in [−1, 1]."""
         index = torch.randint(len(self), (count,), device=self.images.device, generator=generator)

@@ -40,7 +40,9 @@ class Judge:
         fid = optional("torchmetrics.image.fid", "the classifier-FID").FrechetInceptionDistance
         passthrough = nn.Identity()  # the features are computed here, together with the decisions
         passthrough.num_features = FEATURES
-        self.distance = fid(feature=passthrough, reset_real_features=False).to(real.images.device)
+        # One rank judges: torchmetrics would wait for the others.
+        self.distance = fid(feature=passthrough, reset_real_features=False, sync_on_compute=False)
+        self.distance = self.distance.to(real.images.device)
         for images in real.images.split(CHUNK):
             self.distance.update(self._features(to_unit(images)), real=True)
 

@@ -1,11 +1,13 @@
 """What a run leaves behind to look at: grids of samples, their film, the curves and the table of results."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from . import atomic
 from ._optional import optional
 from .metrics import Verdict
 
@@ -16,18 +18,23 @@ MAX_FRAMES = 60  # keeps progress.gif under 2.5 MB
 SMOOTHING = 0.05  # of the curves: the fraction of a run that the running mean covers
 
 
-def grid(images: torch.Tensor) -> torch.Tensor:
-    """[100, 1, 28, 28] in [−1, 1] → uint8 [H, W]: ten rows of ten, one pixel apart, every pixel SCALE pixels wide."""
+def grid(images: torch.Tensor, columns: int = ROWS, scale: int = SCALE) -> torch.Tensor:
+    """[N, 1, H, W] in [−1, 1] → uint8 [H', W']: rows of ``columns`` images, one pixel apart, each pixel scale² wide.
+
+    N is a multiple of ``columns``.
+    """
     pixels = ((images.squeeze(1).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    tiles = nn.functional.pad(pixels, (0, 1, 0, 1), value=64).unflatten(0, (ROWS, -1))  # [10, 10, 29, 29]
+    tiles = nn.functional.pad(pixels, (0, 1, 0, 1), value=64).unflatten(0, (-1, columns))  # [rows, columns, 29, 29]
     sheet = tiles.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)[:-1, :-1]
-    return sheet.repeat_interleave(SCALE, 0).repeat_interleave(SCALE, 1)
+    return sheet.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
 
 
-def save_grid(images: torch.Tensor, path: Path) -> None:
-    """Writes the 10×10 grid of 100 images as PNG."""
+def save_grid(images: torch.Tensor, path: Path, columns: int = ROWS, scale: int = SCALE) -> None:
+    """Writes the ``grid`` of the images as PNG."""
     image = optional("PIL.Image", "writing pictures")
-    image.fromarray(grid(images.cpu()).numpy()).save(path, optimize=True)
+    content = io.BytesIO()
+    image.fromarray(grid(images.cpu(), columns, scale).numpy()).save(content, "png", optimize=True)
+    atomic.write(path, content.getbuffer())
 
 
 def save_film(frames: Sequence[Path], path: Path) -> None:
@@ -37,10 +44,16 @@ def save_film(frames: Sequence[Path], path: Path) -> None:
     pictures = []
     for index in chosen:
         with image.open(frames[index]) as picture:
-            small = picture.resize((picture.width // SCALE, picture.height // SCALE), image.Resampling.NEAREST)
-            pictures.append(small.quantize(16))  # 16 greys: a third of the size of 256
-    durations = [FRAME_MS] * (len(pictures) - 1) + [LAST_FRAME_MS]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True)
+            pictures.append(picture.resize((picture.width // SCALE, picture.height // SCALE), image.Resampling.NEAREST))
+    save_animation(pictures, [FRAME_MS] * (len(pictures) - 1) + [LAST_FRAME_MS], path)
+
+
+def save_animation(pictures: Sequence, milliseconds: int | Sequence[int], path: Path) -> None:
+    """Writes PIL's greyscale ``pictures`` as a GIF that runs for ever, each shown so long."""
+    first, *rest = [picture.quantize(16) for picture in pictures]  # 16 greys: a third of the size of 256
+    content = io.BytesIO()
+    first.save(content, "gif", save_all=True, append_images=rest, duration=milliseconds, loop=0, optimize=True)
+    atomic.write(path, content.getbuffer())
 
 
 def save_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> None:
@@ -77,12 +90,14 @@ def save_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> 
         axes.set_xlabel("iteration")
     figure.suptitle(title)
     figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=100)
     pyplot.close(figure)
+    atomic.write(path, content.getbuffer())
 
 
-def print_results(figures: Mapping[str, str], verdict: Verdict, pictures: Mapping[str, Path]) -> None:
-    """The table at the end of a run: figures, the shares of the ten digits, where the pictures are."""
+def print_results(figures: Mapping[str, str], verdict: Verdict, files: Mapping[str, Path]) -> None:
+    """The table at the end of a run: figures, the shares of the ten digits, where the files are."""
     table_type = optional("rich.table", "the table of results").Table
     console = optional("rich.console", "the table of results").Console()
     table = table_type(title="results", show_header=False)
@@ -92,8 +107,8 @@ def print_results(figures: Mapping[str, str], verdict: Verdict, pictures: Mappin
     shares = "  ".join(f"{digit}: {share:.0%}" for digit, share in enumerate(verdict.histogram))
     table.add_row("digits generated", shares)
     console.print(table)
-    for name, picture in pictures.items():
-        print(f"{name}: {picture}")
+    for name, path in files.items():
+        print(f"{name}: {path}")
 
 
 def _draw(axes, rows: Sequence[Mapping[str, float]], name: str, label: str) -> None:

@@ -1,23 +1,29 @@
 """A run: the loop over the trainer, and what is shown and written when."""
 
+import copy
 import math
+import sys
 import time
 import zlib
+from dataclasses import asdict
+from functools import partial
 
 import torch
 
-from . import checkpoint, report
+from . import checkpoint, distributed, report, weights
 from .config import Config, check_same_run
 from .data import Digits, load
 from .errors import UsageError
 from .folder import RunFolder
-from .interruption import stop_on_signal
+from .interruption import Stop, Stopped, stop_on_signal
 from .metrics import Judge, Verdict
 from .progress import progress
-from .trainer import Trainer
+from .schedules import critic_updates, critic_updates_before
+from .trainer import Metrics, Trainer
 
 EVALUATED = 5000  # generated images per verdict; the FID depends on their number, so it is the same everywhere
 PICTURED = report.ROWS**2
+PATIENCE = 0.4  # seconds: how long an iteration may keep a stop waiting, which is to have saved within one
 
 
 class Diverged(Exception):
@@ -25,19 +31,28 @@ class Diverged(Exception):
 
 
 class Run:
-    """One training run in its folder. Everything that can be wrong with its arguments is found before it writes."""
+    """One training run in its folder. Everything that can be wrong with its arguments is found before it writes.
+
+    Of several ranks, all iterate and stop together; rank 0 alone reads and writes the folder, and evaluates.
+    """
 
     def __init__(self, config: Config):
         """config: resolved. Raises UsageError; writes nothing."""
         self.config, self.folder = config, RunFolder(config.out)
-        state = self._stored_state() if config.resume else self.folder.check_new()
-        digits = load(config.data).only(config.digits)
+        self.leads = distributed.rank() == 0
+        state = distributed.from_rank_0(self._stored_state if config.resume else self.folder.check_new)
+        digits = distributed.once_per_machine_first(partial(load, config.data)).only(config.digits)
         self.digits = digits.to(config.device)
         self.fingerprint = _fingerprint(digits)
-        self.judge = Judge(self.digits)
+        self.judge = Judge(self.digits) if self.leads else None
         self.trainer = Trainer(config, self.digits)
         self.before = 0.0  # seconds of training in earlier runs
+        self.row: dict[str, object] | None = None  # of the latest iteration, while it is not logged yet
         self.verdict: Verdict | None = None  # the latest
+        self.report_owed = False  # the training is over, its report not written yet
+        self.random_goes_on = True  # after a resume, the random numbers of the run that it continues
+        self.begun: dict | None = None  # the state before a long iteration, while it is under way
+        self.pace = math.inf  # seconds per update of the latest iteration
         if state:
             self._take_over(state)
         # Noise of its own: pictures and verdicts must not move the training's random numbers.
@@ -46,76 +61,140 @@ class Run:
         self.evaluated = torch.randn(EVALUATED, config.latent, generator=noise)
 
     def train(self) -> bool:
-        """Trains to the end and reports; False if it was interrupted before. Raises Diverged."""
-        config, trainer, folder = self.config, self.trainer, self.folder
-        folder.open(config)
-        folder.rewind(trainer.iteration)
-        if not config.resume:
-            self._picture()
+        """Trains to the end and reports; False if it was interrupted before. Raises Diverged, and UsageError where a
+        file cannot be written; the last checkpoint stays.
+        """
         self.started = time.monotonic()
-        over = False
-        with stop_on_signal() as stop, progress(trainer.iteration, config.iterations) as display:
-            while not (over or stop.asked):
-                metrics = trainer.iterate()
+        self._open()
+        with stop_on_signal() as stop:
+            self._loop(stop)
+            self._save()
+            if _asked(stop) or not self.report_owed:
+                return False
+            stop.at_once = True  # all is saved; a resumed run would write the report again
+            if self.leads:
+                self._finish()
+            self.report_owed = False
+            self._save()
+        return True
+
+    def _open(self) -> None:
+        """Makes the folder a run's; a new one has its first checkpoint before anything else that a resume needs."""
+        if self.leads:
+            self.folder.make()
+        if not self.config.resume:
+            self._save()
+        if self.leads:
+            self.folder.describe(self.config)
+            self.folder.rewind(self.trainer.iteration)
+
+    def _loop(self, stop: Stop) -> None:
+        """Iterates until the end, from when on a report is owed, or until a stop."""
+        config, trainer = self.config, self.trainer
+        self.report_owed = self.report_owed and self._is_over()
+        self._complete(stop)
+        with progress(trainer.iteration, config.iterations) as display:
+            while not (self.report_owed or _asked(stop)):
+                try:
+                    metrics = self._iterate(stop)
+                except Stopped:
+                    return
                 done = trainer.iteration
-                over = done == config.iterations or self.seconds() > 60 * config.time_limit
-                to_judge = over or done % config.eval_every == 0
-                if to_judge or done % config.log_every == 0:
-                    row = self._row(metrics)
-                    if to_judge:
-                        row |= self._judge()
-                    folder.append(row)
-                    display.update(done, row)
-                if over or done % config.sample_every == 0:
-                    self._picture()
+                self.report_owed = self._is_over()
+                if self._to_judge() or done % config.log_every == 0:
+                    self.row = self._row(metrics)
+                    display.update(done, self.row)
+                self._complete(stop)
                 if done % config.checkpoint_every == 0:
                     self._save()
-        self._save()
-        if over:
-            self._finish()
-        return over
+
+    def _iterate(self, stop: Stop) -> Metrics:
+        """One iteration. If it is going to be a long one, a stop breaks it off (Stopped): then the state before it is
+        the one that is saved.
+        """
+        updates = critic_updates(self.config, self.trainer.iteration) + 1
+        long = self.pace * updates > PATIENCE and distributed.size() == 1  # ranks have to make the same steps
+        self.begun = copy.deepcopy(self.trainer.state_dict()) if long else None  # 7 MB: 3 ms
+        started = time.monotonic()
+        metrics = self.trainer.iterate(stop.check) if long else self.trainer.iterate()
+        self.begun, self.pace = None, (time.monotonic() - started) / updates
+        return metrics
+
+    def _complete(self, stop: Stop) -> None:
+        """What the iteration that is done still owes: its row and its picture. A stop may leave the row owed."""
+        if not self.leads:
+            return
+        done = self.trainer.iteration
+        if self.row is not None:
+            if self._to_judge():
+                try:
+                    # In parts: 5,000 images take seconds.
+                    self.verdict = self.judge(stop.unless_asked(self.trainer.sample(self.evaluated)))
+                except Stopped:
+                    return
+                self.row |= asdict(self.verdict)
+            self.folder.append(self.row)
+            self.row = None
+        picture = self.folder.frame(done)
+        if (self.report_owed or done % self.config.sample_every == 0) and not picture.exists():
+            (images,) = self.trainer.sample(self.pictured)
+            report.save_grid(images, picture)
+
+    def _to_judge(self) -> bool:
+        return self.report_owed or self.trainer.iteration % self.config.eval_every == 0
+
+    def _is_over(self) -> bool:
+        (out_of_time,) = distributed.anyone(self.seconds() > 60 * self.config.time_limit)
+        return out_of_time or self.trainer.iteration >= self.config.iterations
 
     def seconds(self) -> float:
         """Time in the loop, pictures and verdicts included, over all parts of a resumed run."""
         return self.before + time.monotonic() - self.started
 
     def _row(self, metrics: dict[str, torch.Tensor]) -> dict[str, object]:
-        """One line of metrics.jsonl; the only place where the loop waits for the device."""
-        metrics = metrics | {"gradient_norm": self.trainer.gradient_norm()}
-        values = dict(zip(metrics, torch.stack(list(metrics.values())).tolist(), strict=True))
+        """One line of metrics.jsonl, the mean over the ranks; the only place where the loop waits for the device."""
+        metrics = metrics | self.trainer.look()
+        means = torch.stack(list(metrics.values()))
+        distributed.average_([means])
+        values = dict(zip(metrics, means.tolist(), strict=True))
         for name, value in values.items():
             if not math.isfinite(value):
                 raise Diverged(f"{name} is {value} at iteration {self.trainer.iteration}")
         return {"iteration": self.trainer.iteration, "seconds": round(self.seconds(), 2), **values}
 
-    def _judge(self) -> dict[str, object]:
-        self.verdict = self.judge(self.trainer.sample(self.evaluated))
-        return {"fid": self.verdict.fid, "confidence": self.verdict.confidence, "histogram": self.verdict.histogram}
-
-    def _picture(self) -> None:
-        (images,) = self.trainer.sample(self.pictured)
-        report.save_grid(images, self.folder.frame(self.trainer.iteration))
-
     def _save(self) -> None:
         if not self.trainer.is_finite():
             raise Diverged(f"a weight is not finite at iteration {self.trainer.iteration}")
-        checkpoint.save(
-            self.folder.checkpoint,
-            {
-                "config": self.config.to_plain(),
-                "data": self.fingerprint,
-                "seconds": self.seconds(),
-                "trainer": self.trainer.state_dict(),
-            },
-        )
+        state = {
+            "config": self.config.to_plain(),
+            "data": self.fingerprint,
+            "seconds": self.seconds(),
+            "trainer": self.begun or self.trainer.state_dict(),
+            "row": self.row,
+            "verdict": self.verdict and asdict(self.verdict),
+            "report_owed": self.report_owed,
+            "job": distributed.job(),
+        }
+        if not self.leads:
+            return
+        self.folder.flush()
+        checkpoint.save(self.folder.checkpoints, self.trainer.iteration, state, self.config.keep)
 
     def _stored_state(self) -> dict:
-        state = checkpoint.load(self.folder.checkpoint)
-        check_same_run(Config.from_plain(state["config"]), self.config)
+        config = self.config
+        state, damaged = checkpoint.newest(self.folder.checkpoints)
+        check_same_run(Config.from_plain(state["config"]), config)
         done = state["trainer"]["iteration"]
-        if done >= self.config.iterations:
+        for sentence in damaged:
+            print(f"warning: {sentence}; going on from iteration {done} instead", file=sys.stderr)
+        if not state["report_owed"] and done >= config.iterations:
             raise UsageError(
-                f"--iterations {self.config.iterations}: the run in {self.config.out} has done {done} already; "
+                f"--iterations {config.iterations}: the run in {config.out} has done {done} already; "
+                "ask for more to go on"
+            )
+        if not state["report_owed"] and state["seconds"] > 60 * config.time_limit:
+            raise UsageError(
+                f"--time-limit {config.time_limit}: the run in {config.out} has taken that long already; "
                 "ask for more to go on"
             )
         return state
@@ -123,25 +202,42 @@ class Run:
     def _take_over(self, state: dict) -> None:
         if state["data"] != self.fingerprint:
             raise UsageError(f"--data {self.config.data}: not the images that the run in {self.config.out} began with")
-        self.trainer.load_state_dict(state["trainer"])
+        self.random_goes_on = self.trainer.load_state_dict(state["trainer"])
         self.before = state["seconds"]
+        self.row, self.report_owed = state["row"], state["report_owed"]
+        self.verdict = state["verdict"] and Verdict(**state["verdict"])
 
     def _finish(self) -> None:
-        """The film, the curves and the table."""
+        """The film, the curves, the weights and the table."""
         config, folder, trainer = self.config, self.folder, self.trainer
-        seconds, done = self.seconds(), trainer.iteration
+        verdict, seconds, done = self.verdict, self.seconds(), trainer.iteration
         report.save_film(folder.frames(), folder.film)
         report.save_curves(folder.rows(), folder.curves, f"{config.method} on MNIST, {done} iterations")
+        words = {"method": config.method, "digits": config.digits, "iterations": done}
+        weights.export(trainer.ema.module, folder.generator, {**words, "latent": config.latent})
+        weights.export(trainer.critic, folder.critic, words)
         figures = {
             "method": config.method,
-            "iterations": f"{done}, with {config.n_critic} critic updates each",
-            "time": f"{seconds:.0f} s, {1e3 * seconds / done:.0f} ms per iteration on {config.device}",
-            "classifier-FID": f"{self.verdict.fid:.2f}, {EVALUATED} images against {len(self.digits)}",
-            "classifier's confidence": f"{self.verdict.confidence:.3f}",
-            "smallest mode": f"{self.verdict.smallest_mode(config.digits):.1%}",
+            "iterations": f"{done}, with {critic_updates_before(config, done)} critic updates",
+            "time": f"{seconds:.0f} s, {1e3 * seconds / done:.0f} ms per iteration on {places(config)}",
+            "classifier-FID": f"{verdict.fid:.2f}, {EVALUATED} images against {len(self.digits)}",
+            "classifier's confidence": f"{verdict.confidence:.3f}",
+            "smallest mode": f"{verdict.smallest_mode(config.digits):.1%}",
         }
-        pictures = {"samples": folder.frame(done), "film": folder.film, "curves": folder.curves}
-        report.print_results(figures, self.verdict, pictures)
+        written = {"samples": folder.frame(done), "film": folder.film, "curves": folder.curves}
+        report.print_results(figures, verdict, written | {"weights": folder.generator})
+
+
+def places(config: Config) -> str:
+    """What trains: the device, and how often, if ``torchrun`` started several processes."""
+    size = distributed.size()
+    return config.device if size == 1 else f"{config.device} in {size} processes"
+
+
+def _asked(stop: Stop) -> bool:
+    """Whether a stop is asked of any rank: all of them stop after the same iteration."""
+    (asked,) = distributed.anyone(stop.asked)
+    return asked
 
 
 def _fingerprint(digits: Digits) -> str:

@@ -1,7 +1,6 @@
 """The loop's inside: the networks, their optimizers and one iteration of either method. No files, no terminal."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -9,12 +8,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import wgan_kernels as wk
 
+from . import distributed
 from .config import Config
 from .data import Digits
 from .models import Critic, Generator, NormalisedCritic
-from .steps import Metrics, clipped_critic_step, generator_step, input_gradient_norm, penalised_critic_step
+from .schedules import critic_updates, critic_updates_before, is_penalised, learning_rate
 
+Metrics = dict[str, torch.Tensor]  # 0-d, not synchronised
 SAMPLES = 500  # images a forward pass in evaluation mode
+RANK_SEEDS = 1_000_003  # between the seeds of two ranks, so that runs with seeds near each other share none
 
 
 class Trainer:
@@ -22,50 +24,73 @@ class Trainer:
 
     All randomness after the weights' initialisation comes from ``self.random``, so that its state and the networks' are
     the whole state: a run that was stopped and resumed equals one that was not, bit for bit on a CPU.
+
+    Of several ranks, each draws from its own shard of the digits with its own random numbers; gradients are averaged
+    before every optimizer step and the statistics of BatchNorm after every iteration, so that the networks, their
+    average and the optimizers are the same on all of them.
     """
 
     def __init__(self, config: Config, digits: Digits):
         """config: resolved. digits: on config.device."""
-        self.config, self.digits = config, digits
+        self.config, self.digits = config, digits.shard(distributed.rank(), distributed.size())
         self.iteration = 0
         torch.manual_seed(config.seed)
         critic = Critic() if config.method == "wgan-gp" else NormalisedCritic()
         self.critic = critic.to(config.device, memory_format=torch.channels_last)
         self.generator = Generator(config.latent).to(config.device, memory_format=torch.channels_last)
+        distributed.broadcast_([*self.critic.state_dict().values(), *self.generator.state_dict().values()])
         # With its buffers: the mean of BatchNorm's statistics is close to the statistics of the mean weights.
         self.ema = AveragedModel(self.generator, multi_avg_fn=self._average, use_buffers=True).eval()
         self.critic_optimizer = _optimizer(config, self.critic, clip=config.clip if config.method == "wgan" else None)
         self.generator_optimizer = _optimizer(config, self.generator)
-        self.random = torch.Generator(config.device).manual_seed(config.seed)
-        self.critic_step = self._critic_step()
+        for optimizer in (self.critic_optimizer, self.generator_optimizer):
+            distributed.average_gradients_before_step(optimizer)
+        self.random = torch.Generator(config.device)
+        self._seed()
+        self.critic_step, self.unpenalised_critic_step, self.generator_step = self._steps()
 
-    def iterate(self) -> Metrics:
-        """n_critic updates of the critic, one of the generator, one of the average; the last update's metrics."""
-        config = self.config
+    def iterate(self, between: Callable[[], None] = lambda: None) -> Metrics:
+        """n_critic updates of the critic, one of the generator, one of the average; the last losses of each name.
+
+        ``between`` is called before every update; should it raise, the state is that of no whole iteration.
+        """
+        config, metrics = self.config, {}
         self._set_lr()
-        with self._precision():
-            # The generator stands still meanwhile: one pass makes the images of all n_critic updates.
-            with torch.no_grad():
-                fakes = self.generator(self._noise(config.n_critic * config.batch_size, self.random))
-            for fake in fakes.split(config.batch_size):
-                real = self.digits.sample(config.batch_size, self.random)
-                metrics = self.critic_step(self.critic, self.critic_optimizer, real, fake)
-            noise = self._noise(config.batch_size, self.random)
-            metrics |= generator_step(self.generator, self.critic, self.generator_optimizer, noise)
+        fakes = self._fakes(critic_updates(config, self.iteration))
+        for update, fake in enumerate(fakes, start=critic_updates_before(config, self.iteration)):
+            between()
+            real = self.digits.sample(config.batch_size, self.random)
+            step = self.critic_step if is_penalised(config, update) else self.unpenalised_critic_step
+            metrics |= step(real, fake)
+        between()
+        generator_loss = self.generator_step(self._noise(config.batch_size, self.random))["loss"]
+        # Each rank's batches are normalised by their own statistics; the running ones are for evaluation.
+        distributed.average_(buffer for buffer in self.generator.buffers() if buffer.is_floating_point())
         self.ema.update_parameters(self.generator)
         self.iteration += 1
-        return metrics
+        losses = {"critic": metrics["loss"], "generator": generator_loss}
+        return losses | ({"penalty": metrics["penalty"]} if "penalty" in metrics else {})
 
-    def gradient_norm(self) -> torch.Tensor:
-        """mean ‖∇critic‖₂ at random points between real and generated images, as the penalty sees it.
+    def look(self) -> Metrics:
+        """The critic on a batch of real and one of generated images: mean scores, their difference, and mean ‖∇f‖₂
+        between them, as the penalty sees it.
 
         With random numbers of its own: how often one looks must not change what is trained.
         """
         random = torch.Generator(self.config.device).manual_seed(self.iteration)
-        with self._precision():
-            (fake,) = self.sample(self._noise(self.config.batch_size, random))
-            real = self.digits.sample(self.config.batch_size, random)
-            return input_gradient_norm(self.critic, wk.interpolate(real, fake, generator=random))
+        (fake,) = self.sample(self._noise(self.config.batch_size, random))
+        real = self.digits.sample(self.config.batch_size, random)
+        points = wk.interpolate(real, fake, generator=random).requires_grad_()
+        (gradient,) = torch.autograd.grad(self.critic(points).sum(), points)
+        slope = wk.gradient_norm_penalty(gradient, target=0.0, reduction="none").sqrt().mean()
+        with torch.no_grad():
+            of_real, of_fake = self.critic(real).mean(), self.critic(fake).mean()
+        return {
+            "critic_real": of_real,
+            "critic_fake": of_fake,
+            "wasserstein": of_real - of_fake,
+            "gradient_norm": slope,
+        }
 
     @torch.no_grad()
     def sample(self, latent: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -79,6 +104,7 @@ class Trainer:
         return bool(torch.stack([torch.isfinite(tensor).all() for tensor in state]).all())
 
     def state_dict(self) -> dict[str, Any]:
+        """The whole state, with the random numbers of all ranks: all of them have to call it."""
         return {
             "iteration": self.iteration,
             "critic": self.critic.state_dict(),
@@ -86,23 +112,29 @@ class Trainer:
             "ema": self.ema.state_dict(),
             "critic_optimizer": self.critic_optimizer.state_dict(),
             "generator_optimizer": self.generator_optimizer.state_dict(),
-            "random": self.random.get_state(),
+            "random": distributed.gather(self.random.get_state()),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over a ``state_dict``. A generator's state belongs to one kind of device: on another it starts anew."""
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
+        """Takes over a ``state_dict``; whether its random numbers, too.
+
+        They belong to one kind of device and one number of ranks: with another, they start anew.
+        """
         self.iteration = state["iteration"]
         for name in ("critic", "generator", "ema", "critic_optimizer", "generator_optimizer"):
             getattr(self, name).load_state_dict(state[name])
-        if state["random"].numel() == self.random.get_state().numel():
-            self.random.set_state(state["random"])
-        else:
-            self.random.manual_seed(self.config.seed + self.iteration)
+        states = state["random"]
+        if states.shape == (distributed.size(), self.random.get_state().numel()):
+            self.random.set_state(states[distributed.rank()].clone())  # which refuses a view
+            return True
+        self._seed()
+        return False
+
+    def _seed(self) -> None:
+        self.random.manual_seed(self.config.seed + self.iteration + RANK_SEEDS * distributed.rank())
 
     def _set_lr(self) -> None:
-        """lr · (1 − (1 − lr_end) · iteration / iterations): by the position alone, so that nothing has to be saved."""
-        config = self.config
-        lr = config.lr * (1 - (1 - config.lr_end) * self.iteration / config.iterations)
+        lr = learning_rate(self.config, self.iteration)
         for optimizer in (self.critic_optimizer, self.generator_optimizer):
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -114,17 +146,37 @@ class Trainer:
         decay = min(self.config.ema_decay, (1 + self.iteration) / (10 + self.iteration))
         get_ema_multi_avg_fn(decay)(averaged, current, count)
 
-    def _critic_step(self) -> Callable[..., Metrics]:
-        if self.config.method == "wgan":
-            return clipped_critic_step
-        return partial(penalised_critic_step, weight=self.config.penalty_weight, random=self.random)
+    def _steps(self) -> tuple[wk.CriticStep, wk.CriticStep, wk.GeneratorStep]:
+        """Not tuned on a CPU: what is fastest differs from run to run, and with it the last digits."""
+        config = self.config
+        shared = {
+            "tune": torch.device(config.device).type != "cpu",
+            "precision": None if config.precision == "float32" else config.precision,
+        }
+        critic = self.critic, self.critic_optimizer
+        return (
+            wk.CriticStep(
+                *critic,
+                "gp" if config.method == "wgan-gp" else None,
+                config.penalty_weight * config.penalty_every,
+                generator=self.random,
+                **shared,
+            ),
+            wk.CriticStep(*critic, penalty=None, **shared),
+            wk.GeneratorStep(self.generator, self.critic, self.generator_optimizer, **shared),
+        )
+
+    def _fakes(self, count: int) -> Iterator[torch.Tensor]:
+        """``count`` batches of generated images. The generator stands still meanwhile: one pass makes n_critic."""
+        size = self.config.batch_size
+        for done in range(0, count, self.config.n_critic):
+            images = self.generator_step.sample(
+                self._noise(min(self.config.n_critic, count - done) * size, self.random)
+            )
+            yield from images.split(size)
 
     def _noise(self, count: int, random: torch.Generator) -> torch.Tensor:
         return torch.randn(count, self.config.latent, device=self.config.device, generator=random)
-
-    def _precision(self) -> torch.autocast:
-        device = torch.device(self.config.device).type
-        return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
 
 def _optimizer(config: Config, network: torch.nn.Module, clip: float | None = None) -> torch.optim.Optimizer:

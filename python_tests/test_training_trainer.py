@@ -1,0 +1,126 @@
+"""wgan_kernels.training.trainer: one iteration of either method, and what comes of it."""
+
+import random
+
+import pytest
+import torch
+from small_runs import METHODS, config, flat
+
+import wgan_kernels as wk
+from wgan_kernels.training import data
+from wgan_kernels.training.trainer import Trainer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # batches of 4 gain nothing from more, and lose much where other processes run
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def threes():
+    return data.embedded().only([3])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_iteration_changes_both_networks_and_reports_its_metrics(threes, method):
+    trainer = Trainer(config(method), threes)
+    before = [parameter.clone() for parameter in (*trainer.critic.parameters(), *trainer.generator.parameters())]
+    metrics = trainer.iterate()
+    after = [*trainer.critic.parameters(), *trainer.generator.parameters()]
+    assert all(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    expected = {"critic_real", "critic_fake", "wasserstein", "generator"} | (
+        {"penalty"} if method == "wgan-gp" else set()
+    )
+    assert set(metrics) == expected
+    torch.testing.assert_close(metrics["wasserstein"], metrics["critic_real"] - metrics["critic_fake"])
+
+
+def test_wgan_keeps_every_critic_parameter_within_the_bound(threes):
+    trainer = Trainer(config("wgan", clip=0.003), threes)
+    trainer.iterate()
+    assert max(parameter.abs().max().item() for parameter in trainer.critic.parameters()) == pytest.approx(0.003)
+
+
+def test_wgan_gp_trains_on_the_penalty_of_the_public_function(threes, monkeypatch):
+    seen = []
+
+    def penalty(critic, real, fake, **options):
+        seen.append((real.shape, fake.shape))
+        return gradient_penalty(critic, real, fake, **options)
+
+    gradient_penalty = wk.gradient_penalty
+    monkeypatch.setattr(wk, "gradient_penalty", penalty)
+    Trainer(config("wgan-gp"), threes).iterate()
+    assert seen == [((4, 1, 28, 28), (4, 1, 28, 28))] * 2
+
+
+def test_samples_come_from_the_average_in_evaluation_mode(threes):
+    trainer = Trainer(config("wgan-gp"), threes)
+    for _ in range(3):
+        trainer.iterate()
+    latent = torch.randn(7, 8)
+    (images,) = trainer.sample(latent)
+    assert images.shape == (7, 1, 28, 28)
+    assert images.abs().max() <= 1
+    (alone,) = trainer.sample(latent[:1])
+    torch.testing.assert_close(alone, images[:1])
+    assert not torch.allclose(trainer.generator.eval()(latent), images)
+
+
+def test_the_learning_rate_falls_along_a_line(threes):
+    trainer = Trainer(config("wgan-gp", iterations=4, lr=0.1, lr_end=0.2), threes)
+    seen = []
+    for _ in range(4):
+        trainer.iterate()
+        seen += [group["lr"] for group in trainer.critic_optimizer.param_groups]
+    assert seen == pytest.approx([0.1, 0.08, 0.06, 0.04])
+    assert trainer.generator_optimizer.param_groups[0]["lr"] == seen[-1]
+
+
+def test_the_average_forgets_the_beginning_quickly_and_later_slowly(threes):
+    trainer = Trainer(config("wgan-gp", ema_decay=0.15), threes)
+    weights = []
+    for _ in range(3):
+        trainer.iterate()
+        weights.append(trainer.generator.project.weight.detach().clone())
+    expected = weights[0].lerp(weights[1], 1 - 0.15)  # min(0.15, 2 / 11) = 0.15
+    expected = expected.lerp(weights[2], 1 - 0.15)
+    torch.testing.assert_close(trainer.ema.module.project.weight, expected)
+    slow = Trainer(config("wgan-gp", ema_decay=0.999), threes)
+    slow.iterate()
+    first = slow.generator.project.weight.detach().clone()
+    slow.iterate()
+    torch.testing.assert_close(slow.ema.module.project.weight, first.lerp(slow.generator.project.weight, 1 - 2 / 11))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_weights_stay_float32(threes, precision):
+    trainer = Trainer(config("wgan-gp", precision=precision), threes)
+    metrics = trainer.iterate()
+    assert {parameter.dtype for parameter in trainer.critic.parameters()} == {torch.float32}
+    assert {value.dtype for value in metrics.values()} == {torch.float32}
+    assert trainer.is_finite()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_all_randomness_is_the_trainers_own(threes, method):
+    """Whatever others draw, or do not draw: the training neither sees it nor moves it."""
+    import numpy
+
+    first, second = Trainer(config(method), threes), Trainer(config(method), threes)
+    torch.manual_seed(1)
+    before = torch.get_rng_state(), random.getstate(), repr(numpy.random.get_state())
+    for _ in range(3):
+        first.iterate()
+        first.gradient_norm()
+        list(first.sample(torch.zeros(2, 8)))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (random.getstate(), repr(numpy.random.get_state())) == before[1:]
+    torch.manual_seed(2)
+    for _ in range(3):
+        second.iterate()
+        torch.rand(1)
+    assert all(torch.equal(a, b) for a, b in zip(flat(first.state_dict()), flat(second.state_dict()), strict=True))

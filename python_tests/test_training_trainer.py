@@ -1,5 +1,6 @@
 """wgan_kernels.training.trainer: one iteration of either method, and what comes of it."""
 
+import copy
 import random
 
 import pytest
@@ -31,11 +32,19 @@ def test_an_iteration_changes_both_networks_and_reports_its_metrics(threes, meth
     metrics = trainer.iterate()
     after = [*trainer.critic.parameters(), *trainer.generator.parameters()]
     assert all(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
-    expected = {"critic_real", "critic_fake", "wasserstein", "generator"} | (
-        {"penalty"} if method == "wgan-gp" else set()
-    )
-    assert set(metrics) == expected
-    torch.testing.assert_close(metrics["wasserstein"], metrics["critic_real"] - metrics["critic_fake"])
+    assert set(metrics) == {"critic", "generator"} | ({"penalty"} if method == "wgan-gp" else set())
+    assert trainer.iteration == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_look_changes_nothing_and_adds_up(threes, method):
+    trainer = Trainer(config(method), threes)
+    trainer.iterate()
+    before = [tensor.clone() for tensor in flat(trainer.state_dict())]
+    seen = trainer.look()
+    assert set(seen) == {"critic_real", "critic_fake", "wasserstein", "gradient_norm"}
+    torch.testing.assert_close(seen["wasserstein"], seen["critic_real"] - seen["critic_fake"])
+    assert all(torch.equal(a, b) for a, b in zip(before, flat(trainer.state_dict()), strict=True))
 
 
 def test_wgan_keeps_every_critic_parameter_within_the_bound(threes):
@@ -44,17 +53,21 @@ def test_wgan_keeps_every_critic_parameter_within_the_bound(threes):
     assert max(parameter.abs().max().item() for parameter in trainer.critic.parameters()) == pytest.approx(0.003)
 
 
-def test_wgan_gp_trains_on_the_penalty_of_the_public_function(threes, monkeypatch):
-    seen = []
+def test_wgan_gp_trains_on_the_penalty_of_the_reference(threes):
+    trainer = Trainer(config("wgan-gp", n_critic=1), threes)
+    step, seen = trainer.critic_step, []
 
-    def penalty(critic, real, fake, **options):
-        seen.append((real.shape, fake.shape))
-        return gradient_penalty(critic, real, fake, **options)
+    def watched(real, fake):
+        seen.append((copy.deepcopy(trainer.critic), trainer.random.clone_state(), real, fake))
+        return step(real, fake)
 
-    gradient_penalty = wk.gradient_penalty
-    monkeypatch.setattr(wk, "gradient_penalty", penalty)
-    Trainer(config("wgan-gp"), threes).iterate()
-    assert seen == [((4, 1, 28, 28), (4, 1, 28, 28))] * 2
+    trainer.critic_step = watched
+    metrics = trainer.iterate()
+    ((critic, noise, real, fake),) = seen
+    expected = wk.reference.gradient_penalty(critic, real, fake, generator=noise)
+    torch.testing.assert_close(metrics["penalty"], expected.detach())
+    scores = critic(fake).mean() - critic(real).mean()
+    torch.testing.assert_close(metrics["critic"], (scores + 10 * expected).detach())
 
 
 def test_samples_come_from_the_average_in_evaluation_mode(threes):
@@ -115,7 +128,7 @@ def test_all_randomness_is_the_trainers_own(threes, method):
     before = torch.get_rng_state(), random.getstate(), repr(numpy.random.get_state())
     for _ in range(3):
         first.iterate()
-        first.gradient_norm()
+        first.look()
         list(first.sample(torch.zeros(2, 8)))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (random.getstate(), repr(numpy.random.get_state())) == before[1:]

@@ -18,8 +18,8 @@ CXX_FILES = $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 train: $(VENV)/.train        ## WGAN-GP digits on MNIST; at most 4.75 minutes of training, on two cores
 	$(PY) examples/train_mnist.py --method wgan-gp --time-limit 4.75
 
-test: $(VENV)/.dev check     ## every claim checked
-	$(PY) -m pytest
+test: $(VENV)/.dev check     ## every claim checked, file by file on two workers
+	$(PY) -m pytest -n 2 --dist loadfile
 
 endurance: $(VENV)/.dev      ## 50 kills of a training run, each resumed; 5,000 steps in flat memory
 	rm -rf build/endurance && mkdir -p build/endurance

@@ -15,7 +15,7 @@ pytest.importorskip("tyro", reason="the command line needs tyro")
 CHANGED = Config(
     method="wgan", out=Path("a/b"), resume=True, data=Path("c"), digits=(3, 5), iterations=7, time_limit=1.5,
     batch_size=8, n_critic=2, n_critic_schedule="original", lr=1e-3, lr_end=0.5, clip=0.1, penalty_weight=1.0,
-    penalty_every=4, latent=16, ema_decay=0.5, seed=9, device="cpu", precision="bfloat16",
+    penalty_every=4, latent=16, ema_decay=0.5, seed=9, device="cpu", deterministic=True, precision="bfloat16",
     log_every=1, sample_every=2, eval_every=3, checkpoint_every=4, keep=5,
 )  # fmt: skip
 
@@ -48,7 +48,8 @@ def test_every_flag_reaches_its_field():
         "--method wgan --out a/b --data c --digits 3 5 --iterations 7 --time-limit 1.5 --batch-size 8 --n-critic 2 "
         "--n-critic-schedule original --penalty-every 4 "
         "--lr 1e-3 --lr-end 0.5 --clip 0.1 --penalty-weight 1.0 --latent 16 --ema-decay 0.5 --seed 9 --device cpu "
-        "--precision bfloat16 --log-every 1 --sample-every 2 --eval-every 3 --checkpoint-every 4 --keep 5"
+        "--deterministic --precision bfloat16 "
+        "--log-every 1 --sample-every 2 --eval-every 3 --checkpoint-every 4 --keep 5"
     )
     assert parse(flags.split()) == replace(CHANGED, resume=False)
 

@@ -90,9 +90,9 @@ def test_n_and_n_iterations_equal_two_n_on_a_gpu_in_deterministic_mode(tmp_path,
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     try:
-        whole = Run(config(method, tmp_path / "whole", device="cuda"))
+        whole = Run(config(method, tmp_path / "whole", device="cuda", deterministic=True))
         assert whole.train()
-        first = Run(config(method, tmp_path / "parts", device="cuda"))
+        first = Run(config(method, tmp_path / "parts", device="cuda", deterministic=True))
         interrupt(first, at=5)
         assert not first.train()
         second = Run(replace(first.config, resume=True))

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+import torch
+
 from . import checkpoint, distributed
 from ._optional import MissingPackage, check_installed, optional
 from .config import Config, take_own_gpu
@@ -73,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(arguments: Sequence[str] | None) -> int:
     config = distributed.from_rank_0(partial(parse, arguments))
     take_own_gpu(config.device)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS asks for
+        torch.use_deterministic_algorithms(True)
     run = Run(config)
     _announce(run)
     if run.train():

@@ -71,8 +71,10 @@ class Config:
 
     device: str = "auto"
     """cpu, cuda, cuda:1, …; auto: cuda where there is one, else cpu. With torchrun, cuda is each process's own."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: run the networks under autocast; weights, losses and penalties stay float32."""
+    deterministic: bool = False
+    """On a GPU: kernels that give the same bits each time, and no choice by speed. A CPU's always do."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """bfloat16: run the networks under autocast; tf32: round their products on a GPU; all else stays float32."""
 
     log_every: int = 10
     """Iterations between two rows of metrics.jsonl."""

@@ -150,7 +150,7 @@ class Trainer:
         """Not tuned on a CPU: what is fastest differs from run to run, and with it the last digits."""
         config = self.config
         shared = {
-            "tune": torch.device(config.device).type != "cpu",
+            "tune": torch.device(config.device).type != "cpu" and not config.deterministic,
             "precision": None if config.precision == "float32" else config.precision,
         }
         critic = self.critic, self.critic_optimizer

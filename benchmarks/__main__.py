@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: list, run, compare."""
+"""``python -m benchmarks``: list, run, compare, report."""
 
 import shlex
 import sys
@@ -12,6 +12,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 from . import records, tables
 
 WRONG, USAGE, INTERRUPTED = 1, 2, 130
+QUICK_S = 1.5  # for the rounds of one case
 
 
 @dataclass
@@ -56,10 +57,14 @@ class Run:
     """Baselines to time; all of them by default."""
     backend: Annotated[tuple[str, ...] | None, arg(metavar="NAME ...")] = None
     """Backends of ours to time beside the default one."""
+    python: Annotated[tuple[str, ...], arg(metavar="PEER=PATH ...")] = ()
+    """Interpreters of jax and keras, where they are not installed here: --python jax=jax-env/bin/python."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where."""
     dtype: Literal["float64", "float32", "float16", "bfloat16"] = "float32"
     """Of every input."""
+    graphs: bool = False
+    """Replays of CUDA graphs instead of eager calls."""
     threads: int | None = None
     """CPU threads; PyTorch's choice by default."""
     repeat: int | None = None
@@ -76,7 +81,7 @@ class Run:
 
         import wgan_kernels as wk
 
-        from .harness import Settings
+        from .harness import MIN_ROUNDS, Settings
         from .peers import PEERS
 
         unknown = [peer for peer in self.peers or () if peer not in PEERS]
@@ -89,8 +94,10 @@ class Run:
             raise ValueError("--device cuda: PyTorch finds no GPU here")
         quick = self.quick or not self.cases
         rounds = (9 if quick else 50) if self.repeat is None else self.repeat
-        if rounds < 3:
-            raise ValueError(f"--repeat {rounds}: quartiles need at least 3 rounds")
+        if rounds < MIN_ROUNDS:
+            raise ValueError(f"--repeat {rounds}: quartiles need at least {MIN_ROUNDS} rounds")
+        if self.graphs and self.device != "cuda":
+            raise ValueError("--graphs: CUDA graphs need --device cuda")
         threads = torch.get_num_threads() if self.threads is None else self.threads
         if threads < 1:
             raise ValueError(f"--threads {threads}: at least 1")
@@ -102,14 +109,30 @@ class Run:
             quick=quick,
             peers=self.peers,
             backends=self.backend,
+            graphs=self.graphs,
+            seconds=QUICK_S if quick else Settings.seconds,
         )
+
+    def pythons(self):
+        """{peer: interpreter}.
+
+        Raises:
+            ValueError: a flag is not of the form, or names what is no such peer.
+        """
+        from .peers import PROCESSES
+
+        pairs = [pair.partition("=") for pair in self.python]
+        for name, _, path in pairs:
+            if name not in PROCESSES or not path:
+                raise ValueError(f"--python {name}: expected PEER=PATH, PEER one of {', '.join(PROCESSES)}")
+        return {name: path for name, _, path in pairs}
 
     def command(self):
         """What to type to measure this again."""
         words = ["python", "-m", "benchmarks", "run", *self.cases]
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name not in ("cases", "json", "plot") and value != field.default:
+            if field.name not in ("cases", "json", "plot", "python") and value != field.default:
                 values = value if isinstance(value, tuple) else () if value is True else (value,)
                 words += [f"--{field.name}", *values]
         return shlex.join(map(str, words))
@@ -120,7 +143,7 @@ class Run:
 
         if self.plot:
             from . import plots  # now, so that a missing matplotlib is no news after minutes of timing
-        record, path = session.run(find(self.cases), self.settings(), self.command(), self.json)
+        record, path = session.run(find(self.cases), self.settings(), self.command(), self.json, self.pythons())
         out = tables.console()
         out.print(tables.heading(record), highlight=False)
         out.print(tables.results(record))
@@ -158,6 +181,23 @@ class Compare:
         return 0
 
 
+@dataclass
+class Report:
+    """Write docs/benchmarks.md, its pictures and the README's summary from the records in benchmarks/results/."""
+
+    results: Path | None = None
+    """A folder of records in their place."""
+    into: Path | None = None
+    """The folder that has README.md and docs/; this repository by default."""
+
+    def __call__(self):
+        from . import report
+
+        for path in report.write(self.results or records.RESULTS, self.into or report.ROOT):
+            print(f"written: {path}")
+        return 0
+
+
 def main(argv):
     """Runs one command and returns its exit code."""
     # argparse knows no option whose value may be left out beside greedy positionals: a bare --json gets an empty one.
@@ -168,7 +208,8 @@ def main(argv):
     command = tyro.cli(
         Annotated[List, subcommand("list")]
         | Annotated[Run, subcommand("run", description=RUN)]
-        | Annotated[Compare, subcommand("compare")],
+        | Annotated[Compare, subcommand("compare")]
+        | Annotated[Report, subcommand("report")],
         prog="python -m benchmarks",
         description="Every kernel beside what people use instead, checked before it is timed.",
         config=(FlagCreatePairsOff,),

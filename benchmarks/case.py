@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 
 OURS = "wgan_kernels"
+WITHOUT = "without penalty"
+RIDGE = 8  # operations per byte: with fewer, memory is the limit on any device of today, with more arithmetic
 
 
 def the_same(outcome, *inputs):
@@ -17,9 +19,20 @@ def the_same(outcome, *inputs):
 class Case:
     """One question: ``contenders``, ours first, answer it on the inputs that ``make(device, dtype)`` returns.
 
-    A contender returns tensors, or None when the answer is what it left in its inputs. ``traffic`` counts the elements
-    that must at least be read or written: a copy of as many bytes is the row's floor; None where arithmetic and not
-    memory is the limit. ``given(outcome, *inputs)`` are the inputs of the reference, for outcomes that hold a draw.
+    A contender returns tensors, or None when the answer is what it left in its inputs. ``given(outcome, *inputs)`` are
+    the inputs of the reference, for outcomes that hold a draw.
+
+    ``traffic`` counts the elements that must at least be read or written, ``operations`` the arithmetic that must at
+    least be done, a multiply-add as two. The row's floor is a copy of as many bytes or, beyond ``RIDGE`` operations per
+    byte, a matrix product of as many operations.
+
+    ``told(*inputs)`` is the question for another process: ``(task, {name: tensor})``. ``without``: the same work with
+    no penalty, and its reference; ``least`` is how many times that a penalty must take. ``axis``: for a point of a
+    scaling curve, what varies and its value. ``threads`` and ``rounds`` overrule the settings, rounds downwards only.
+    ``large`` ones are not for a quick run, those of a ``kind`` for that kind of device alone.
+
+    ``tolerance``, of the norm of each output, is for networks with kinks: an activation within rounding of one falls on
+    either side, and changes a gradient by a sample's share of it. Without, each element is judged (``gate.py``).
     """
 
     name: str
@@ -28,12 +41,28 @@ class Case:
     contenders: Mapping[str, Callable]
     reference: Callable
     traffic: int | None = None
+    operations: int | None = None
     given: Callable[..., tuple] = the_same
     in_place: bool = False
+    told: Callable[..., tuple] | None = None
+    without: tuple[Callable, Callable] | None = None
+    least: float | None = None
+    axis: tuple[str, int] | None = None
+    threads: int | None = None
+    rounds: int | None = None
+    tolerance: float | None = None
+    large: bool = False
+    kind: str | None = None
 
     @property
     def op(self) -> str:
         return self.name.partition("/")[0]
+
+    def floor(self, itemsize):
+        """``copy``, ``matmul`` or None."""
+        if self.operations is None or self.traffic is None:
+            return "matmul" if self.operations else "copy" if self.traffic else None
+        return "matmul" if self.operations > RIDGE * self.traffic * itemsize else "copy"
 
 
 def backward(value, *leaves):

@@ -1,29 +1,41 @@
-"""Who takes part in a case: ours, the baselines, and the copy that is the floor."""
+"""Who takes part in a case: ours, the baselines, the same without a penalty, and the floor."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 import wgan_kernels as wk
 
-from .case import OURS
+from .case import OURS, WITHOUT
+from .peers import PROCESSES
+from .peers.process import Peer, PeerError
+
+PRODUCT = {"cpu": 1024, "cuda": 4096}  # the side of the matrices whose product is a floor
 
 
 @dataclass(frozen=True)
 class Contender:
+    """``scale``: how many times the call's seconds stand for the row. ``peer``: where the call is made, and timed."""
+
     name: str
-    role: str  # ours · baseline · floor
+    role: str  # ours · baseline · unit · floor
     run: Callable
     backend: str | None = None
+    scale: float = 1.0
+    peer: Peer | None = None
 
     def context(self):
         return wk.use_backend(self.backend) if self.backend else nullcontext()
 
 
-def of_case(case, settings):
-    """Who takes part, ours first, and ``[{"contender", "reason"}]`` for who was wanted and does not."""
+def of_case(case, settings, peers=None):
+    """Who takes part, ours first, and ``[{"contender", "reason"}]`` for who was wanted and does not.
+
+    ``peers``: what starts the baselines of other processes; without, they are left out.
+    """
     taking_part, skipped = [], []
     for name, run in case.contenders.items():
         if name == OURS:
@@ -34,7 +46,38 @@ def of_case(case, settings):
             skipped.append({"contender": name, "reason": "--quick leaves it out unless --peers names it"})
         elif settings.peers is None or name in settings.peers:
             taking_part.append(Contender(name, "baseline", run))
+    if case.without:
+        taking_part.append(Contender(WITHOUT, "unit", case.without[0]))
+    for name in PROCESSES if case.told and peers else ():
+        if settings.peers is None and settings.quick:
+            skipped.append({"contender": name, "reason": "--quick leaves it out unless --peers names it"})
+        elif settings.peers is None or name in settings.peers:
+            try:
+                taking_part.append(of_peer(name, case, settings, peers))
+            except PeerError as error:
+                skipped.append({"contender": name, "reason": str(error)})
     return taking_part, skipped
+
+
+def of_peer(name, case, settings, peers):
+    """
+    Raises:
+        PeerError: it does not run here, or not in this precision or on this device.
+    """
+    if (settings.device.type, settings.dtype) != ("cpu", torch.float32):
+        raise PeerError("asked for float32 on the CPU alone")
+    peer = peers.start(name)
+    return Contender(name, "baseline", partial(peer.answer, case.told), peer=peer)
+
+
+def floor_of(case, settings):
+    """``(contender, one set of its inputs)``, or None where neither bytes nor operations are counted."""
+    kind = case.floor(settings.dtype.itemsize)
+    if kind == "copy":
+        return copy_of(case.traffic, settings, case.in_place)
+    if kind == "matmul":
+        return product_of(case.operations, settings)
+    return None
 
 
 def copy_of(elements, settings, in_place=False):
@@ -52,3 +95,12 @@ def copy_of(elements, settings, in_place=False):
 
     buffer = torch.ones(2, max(1, elements // (4 if in_place else 2)), device=settings.device, dtype=settings.dtype)
     return Contender("copy", "floor", to_and_fro if in_place else copy), tuple(buffer)
+
+
+def product_of(operations, settings, side=None):
+    """A contender whose time is that of ``operations`` at the rate of a matrix product, and one set of its inputs."""
+    side = side or PRODUCT[settings.device.type]
+    factors = torch.randn(2, side, side, device=settings.device, dtype=settings.dtype)
+    out = torch.empty(side, side, device=settings.device, dtype=settings.dtype)
+    run = lambda a, b, out: torch.mm(a, b, out=out)  # noqa: E731
+    return Contender("matmul", "floor", run, scale=operations / (2 * side**3)), (*factors, out)

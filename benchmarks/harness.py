@@ -4,25 +4,33 @@ Ratios are formed inside a round, where the state of the machine is shared. In a
 inherit the caches of the same predecessor: one kernel entered twice differed from itself by a factor of two.
 """
 
+import contextlib
 import gc
 import math
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import quantiles
 
 import torch
 
 from . import contenders as who
 from . import gate, machine
-from .case import OURS, Case
+from .case import OURS, WITHOUT, Case
+from .graphs import as_graphs
+from .memory import peak_bytes
 
 MIN_SAMPLE_S = 1.2e-3  # a shorter sample would measure the clock and its interrupts
+MIN_ROUNDS = 3  # quartiles need as many
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to time: ``peers`` and ``backends`` None mean every baseline, and the backend that is chosen for you."""
+    """How to time: ``peers`` and ``backends`` None mean every baseline, and the backend that is chosen for you.
+
+    ``graphs``: replays of CUDA graphs instead of eager calls. No case begins a round after ``seconds``, but it has
+    MIN_ROUNDS.
+    """
 
     device: torch.device
     dtype: torch.dtype
@@ -31,6 +39,8 @@ class Settings:
     quick: bool = False
     peers: tuple[str, ...] | None = None
     backends: tuple[str, ...] | None = None
+    graphs: bool = False
+    seconds: float = 20.0
 
 
 def spread(values):
@@ -38,11 +48,18 @@ def spread(values):
     return {"median": median, "q1": q1, "q3": q3}
 
 
-def sample(run, pool, inner, device):
+def sample(contender, pool, inner, device):
     """Seconds per call over ``inner`` calls, which take the input sets of ``pool`` in turn.
 
-    The call before the clock starts brings the caches into the state that these calls keep them in.
+    The call before the clock starts brings the caches into the state that these calls keep them in. A contender in
+    another process takes the time there, the same way.
     """
+    if contender.peer:
+        return contender.peer.time(inner)
+    return contender.scale * seconds_of(contender.run, pool, inner, device)
+
+
+def seconds_of(run, pool, inner, device):
     calls = [pool[index % len(pool)] for index in range(inner)]
     run(*pool[-1])
     if device.type == "cuda":
@@ -59,10 +76,10 @@ def sample(run, pool, inner, device):
     return (time.perf_counter() - start) / inner
 
 
-def enough_calls(run, pool, device):
+def enough_calls(contender, pool, device):
     """How many calls one sample takes to last MIN_SAMPLE_S; finding out warms up."""
     inner = 1
-    while (seconds := inner * sample(run, pool, inner, device)) < MIN_SAMPLE_S:
+    while (seconds := inner * sample(contender, pool, inner, device) / contender.scale) < MIN_SAMPLE_S:
         inner = max(inner + 1, math.ceil(inner * min(10, 1.2 * MIN_SAMPLE_S / seconds)))
     return inner
 
@@ -73,16 +90,18 @@ def interleave(contenders, pools, settings):
     inner, samples = {}, {contender.name: [] for contender in contenders}
     for contender in contenders:
         with contender.context():
-            inner[contender.name] = enough_calls(contender.run, pools[contender.name], settings.device)
+            inner[contender.name] = enough_calls(contender, pools[contender.name], settings.device)
     gc.collect()
     gc.disable()
     start, preempted = time.perf_counter(), machine.preemptions()
     try:
-        for _ in range(settings.rounds):
+        for done in range(settings.rounds):
+            if done >= MIN_ROUNDS and time.perf_counter() - start > settings.seconds:
+                break
             for contender in order.sample(contenders, len(contenders)):
                 name = contender.name
                 with contender.context():
-                    samples[name].append(sample(contender.run, pools[name], inner[name], settings.device))
+                    samples[name].append(sample(contender, pools[name], inner[name], settings.device))
     finally:
         gc.enable()
     return samples, inner, (machine.preemptions() - preempted) / (time.perf_counter() - start)
@@ -99,41 +118,80 @@ def input_sets(inputs, device):
 
 def mode(case, pool, settings):
     if settings.device.type == "cuda":
-        how = f"CUDA events around back-to-back eager calls, rotating over {len(pool)} sets of inputs"
+        calls = "replays of CUDA graphs" if settings.graphs else "eager calls"
+        how = f"CUDA events around back-to-back {calls}, rotating over {len(pool)} sets of inputs"
     else:
         how = "wall clock around back-to-back calls on the same inputs, which stay in cache where they fit"
     return f"{how}; in place, on values that the first call has brought to rest" if case.in_place else how
 
 
-def run_case(case: Case, settings: Settings) -> dict:
-    """One entry of the JSON's ``results``. A contender that disagrees with the reference leaves the case untimed."""
-    torch.manual_seed(0)
-    inputs = case.make(settings.device, settings.dtype)
-    contenders, skipped = who.of_case(case, settings)
-    fit, faults, unable = gate.admit(case, contenders, inputs)
-    result = {
-        "case": case.name,
-        "what": case.what,
-        "status": "red" if faults else "green",
-        "faults": faults,
-        "skipped": skipped + unable,
-        "rows": [],
-    }
-    if faults:
-        return result
+@contextlib.contextmanager
+def threads_of(case, settings):
+    torch.set_num_threads(case.threads or settings.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(settings.threads)
 
+
+def run_case(case: Case, settings: Settings, peers=None) -> dict:
+    """One entry of the JSON's ``results``. A contender that disagrees with the reference leaves the case untimed.
+
+    ``peers``: what starts the baselines of other processes.
+    """
+    if case.rounds:
+        settings = replace(settings, rounds=min(settings.rounds, case.rounds))
+    with threads_of(case, settings):
+        torch.manual_seed(0)
+        inputs = case.make(settings.device, settings.dtype)
+        contenders, skipped = who.of_case(case, settings, peers)
+        fit, faults, unable = gate.admit(case, contenders, inputs)
+        result = {
+            "case": case.name,
+            "what": case.what,
+            "axis": case.axis,
+            "status": "red" if faults else "green",
+            "faults": faults,
+            "skipped": skipped + unable,
+            "rows": [],
+        }
+        return result if faults else result | timings(case, settings, inputs, fit)
+
+
+def peak_of(contender, inputs):
+    """Of its second call: the first may make optimizers, try several ways or compile."""
+    with contender.context():
+        contender.run(*inputs)
+        return peak_bytes(contender.run, inputs)
+
+
+def timings(case, settings, inputs, fit):
+    """What a result says of the contenders that are ``fit``: {contender: seconds of its first call}."""
     timed, pool = list(fit), input_sets(inputs, settings.device)
     pools = {contender.name: pool for contender in timed}
-    size = case.traffic and case.traffic * settings.dtype.itemsize
-    if case.traffic:
-        floor, buffers = who.copy_of(case.traffic, settings, case.in_place)
-        timed.append(floor)
-        pools[floor.name] = input_sets(buffers, settings.device)
+    floor = who.floor_of(case, settings)
+    peaks = {}
+    if floor:
+        contender, buffers = floor
+        if contender.name == "matmul":  # where memory is not what the call is about, how much it needs is a result
+            peaks = {c.name: peak_of(c, gate.clone(inputs)) for c in timed if not c.peer}
+        timed.append(contender)
+        pools[contender.name] = input_sets(buffers, settings.device)
+    unable = []
+    if settings.graphs and settings.device.type == "cuda":
+        timed, pools, unable = as_graphs(timed, pools)
     samples, inner, preempted = interleave(timed, pools, settings)
+    size = case.traffic and case.traffic * settings.dtype.itemsize
+
+    def over(name, own):
+        """Of each round: ``own`` ÷ the one of that name, where there is one."""
+        other = samples.get(name)
+        return other and spread([mine / theirs for mine, theirs in zip(own, other, strict=True)])
 
     def row(contender):
         own = samples[contender.name]
-        ours, copy = samples[OURS], samples.get("copy")
+        median = spread(own)["median"]
+        limit = floor and samples.get(floor[0].name)
         return {
             "contender": contender.name,
             "role": contender.role,
@@ -142,15 +200,24 @@ def run_case(case: Case, settings: Settings) -> dict:
             "calls_per_sample": inner[contender.name],
             "seconds": spread(own),
             "samples_s": own,
-            "gb_per_s": size and size / spread(own)["median"] / 1e9,
-            "share_of_copy": copy and spread([c / s for c, s in zip(copy, own, strict=True)]),
-            "times_ours": spread([s / o for s, o in zip(own, ours, strict=True)]),
+            "gb_per_s": size and size / median / 1e9,
+            "gflop_per_s": case.operations and case.operations / median / 1e9,
+            "peak_bytes": peaks.get(contender.name),
+            "share_of_floor": limit and spread([f / s for f, s in zip(limit, own, strict=True)]),
+            "times_ours": over(OURS, own),
+            "times_without": over(WITHOUT, own),
         }
 
-    return result | {
+    return {
         "mode": mode(case, pool, settings),
+        "rounds": len(samples[OURS]),
+        "threads": torch.get_num_threads(),
         "bytes": size,
+        "operations": case.operations,
+        "floor": floor and floor[0].name,
+        "least_times_without": case.least,
         "preempted_per_s": preempted,
+        "left_out": unable,  # of CUDA graphs
         "rows": [row(contender) for contender in timed],
     }
 
@@ -166,4 +233,16 @@ def copy_bandwidth(settings: Settings) -> dict:
         floor, buffers = who.copy_of(size // settings.dtype.itemsize, settings)
         samples, *_ = interleave([floor], {floor.name: [buffers]}, settings)
         speeds[name] = {"bytes": size, "gb_per_s": spread([size / s / 1e9 for s in samples[floor.name]])}
+    return speeds
+
+
+def product_rate(settings: Settings) -> dict:
+    """What a matrix product reaches on this machine: out of cache and, on a CPU, inside its cache too."""
+    sides = {"in_cache": 512, "out_of_cache": 2048} if settings.device.type == "cpu" else {"out_of_cache": 8192}
+    speeds = {}
+    for name, side in sides.items():
+        operations = 2 * side**3
+        floor, factors = who.product_of(operations, settings, side)
+        samples, *_ = interleave([floor], {floor.name: [factors]}, replace(settings, rounds=min(settings.rounds, 15)))
+        speeds[name] = {"side": side, "gflop_per_s": spread([operations / s / 1e9 for s in samples[floor.name]])}
     return speeds

@@ -1,5 +1,6 @@
 """A record as one picture: how many times as long as ours each baseline took, with its spread."""
 
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -9,16 +10,47 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-COLOURS = {"loop": "#4477aa", "foreach": "#66ccee", "eager": "#228833", "compile": "#ccbb44", "fused": "#ee6677"}
+COLOURS = {
+    "wgan_kernels": "#222255",
+    "loop": "#4477aa",
+    "foreach": "#66ccee",
+    "eager": "#228833",
+    "compile": "#ccbb44",
+    "fused": "#ee6677",
+    "drop-in": "#aa3377",
+    "jax": "#ee8866",
+    "keras": "#bbbbbb",
+}
+
+
+def colour_of(contender):
+    return COLOURS.get(contender, "#000000")
+
+
+def finish(figure, axes, record, path, title=None):
+    """What a picture has to say of its origin; writes it and returns True."""
+    machine = record["machine"]
+    peers = [f"{package} {of}" for versions in record["peers"].values() for package, of in versions.items()]
+    threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}"
+    lines = [
+        f"{machine['device']}, {threads}, {machine['dtype']}, {machine['date'][:10]}, commit {machine['commit']}",
+        ", ".join([f"torch {machine['torch']}", *peers]),
+        *(textwrap.fill(command, 110) for command in record["command"].splitlines()),
+    ]
+    (title or axes.set_title)("\n".join(lines), size=8)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return True
 
 
 def draw(record, path):
-    """Writes the picture and returns True, or False where nothing was timed against a baseline."""
+    """Writes the picture of the ratios and returns True, or False where nothing was timed against a baseline."""
     bars = [
         (result["case"], row["contender"], row["times_ours"])
         for result in record["results"]
         for row in result["rows"]
-        if row["role"] == "baseline"
+        if row["role"] == "baseline" and not result["axis"]
     ]
     if not bars:
         return False
@@ -36,7 +68,7 @@ def draw(record, path):
             median - 1,
             left=1,
             height=0.85,
-            color=COLOURS.get(contender, "#aa3377"),
+            color=colour_of(contender),
             label=None if contender in seen else contender,
             xerr=[[median - ratio["q1"]], [ratio["q3"] - median]],
             error_kw={"ecolor": "#333333", "capsize": 2, "linewidth": 1},
@@ -57,13 +89,4 @@ def draw(record, path):
     axes.axvline(1, color="#333333", linewidth=1)
     axes.set_xlabel("time of the baseline ÷ ours (median and quartiles):\nright of 1 we are faster, left of 1 slower")
     axes.legend(title="baseline", loc="best")
-    machine = record["machine"]
-    axes.set_title(
-        f"{machine['device']}, {machine['threads']} threads, {machine['dtype']}, torch {machine['torch']}, "
-        f"{machine['date'][:10]}\n{record['command']}",
-        size=9,
-    )
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return True
+    return finish(figure, axes, record, path)

@@ -6,7 +6,7 @@ import re
 import tempfile
 from pathlib import Path
 
-SCHEMA = 1
+SCHEMA = 2
 RESULTS = Path(__file__).parent / "results"
 
 

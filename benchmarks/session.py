@@ -4,11 +4,14 @@ import torch
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from . import machine, records, tables
-from .harness import copy_bandwidth, run_case
+from .harness import copy_bandwidth, product_rate, run_case
+from .peers.process import Peers
 
 
-def run(cases, settings, command, json=None):
+def run(cases, settings, command, json=None, pythons=()):
     """The record of ``cases``, and the file that holds it at every moment: ``json``, named by device and date where "".
+
+    ``pythons``: the interpreters of baselines in processes of their own, {name: path}.
 
     Ctrl-C ends the run early: the record says so in ``complete`` and holds every case that was done.
     """
@@ -20,18 +23,26 @@ def run(cases, settings, command, json=None):
         "rounds": settings.rounds,
         "machine": machine.describe(settings),
         "copy": {},
+        "matmul": {},
+        "peers": {},
         "results": [],
     }
     path = records.default_path(record["machine"]) if json == "" else json
     columns = TextColumn("{task.description}"), TimeElapsedColumn()
     try:
         records.write(record, path)
-        with Progress(*columns, console=tables.console(stderr=True), transient=True) as progress:
-            task = progress.add_task("copy bandwidth")
-            record["copy"] = copy_bandwidth(settings)
+        with (
+            Peers(settings.threads, pythons) as peers,
+            Progress(*columns, console=tables.console(stderr=True), transient=True) as progress,
+        ):
+            task = progress.add_task("copy bandwidth and matrix products")
+            record["copy"], record["matmul"] = copy_bandwidth(settings), product_rate(settings)
+            cases = [case for case in cases if case.kind in (None, settings.device.type)]
+            cases = [case for case in cases if not (case.large and settings.quick)]
             for index, case in enumerate(cases, 1):
                 progress.update(task, description=f"{index}/{len(cases)} {case.name}")
-                record["results"].append(run_case(case, settings))
+                record["results"].append(run_case(case, settings, peers))
+                record["peers"] = peers.versions()
                 records.write(record, path)
         record["complete"] = True
     except KeyboardInterrupt:

@@ -89,7 +89,7 @@ class Count(TorchDispatchMode):
 
 
 PIECEWISE = [nn.ReLU, lambda: nn.LeakyReLU(0.2), nn.ReLU6, lambda: nn.Hardtanh(-0.5, 1.5), lambda: nn.LeakyReLU(0.0)]
-SMOOTH = [nn.Tanh, nn.Softplus, nn.SiLU, nn.GELU, nn.ELU, nn.Sigmoid]
+SMOOTH = [nn.Tanh, nn.Softplus, nn.SiLU, nn.GELU, nn.ELU, nn.Sigmoid, nn.Hardswish]
 IN_PLACE = [lambda: nn.ReLU(inplace=True), lambda: nn.LeakyReLU(0.1, inplace=True), lambda: nn.Hardtanh(-1, 1, True)]
 ACTIVATIONS = st.sampled_from([*PIECEWISE, *SMOOTH, *IN_PLACE, nn.PReLU])
 
@@ -234,11 +234,20 @@ def critics(draw):
 
 
 def is_on_a_kink(critic, x):
-    """Whether a layer is given mere rounding, as of rows that a norm has made equal: its sign is anybody's."""
+    """Whether rounding decides: the sign of what a layer is given, as of rows that a norm has made equal, or which of a
+    window's elements is its maximum."""
     rounding = []
 
     def note(layer, args):
-        rounding.append(((args[0] != 0) & (args[0].abs() < 1e-13)).any().item())
+        x = args[0]
+        rounding.append(((x != 0) & (x.abs() < 1e-13)).any().item())
+        if "MaxPool" in type(layer).__name__:
+            rounding.append(not torch.equal(slope(layer, x), slope(layer, x * (1 + 1e-12 * torch.randn_like(x)))))
+
+    @torch.enable_grad()
+    def slope(layer, x):
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(layer.forward(x).sum(), x)[0]
 
     hooks = [layer.register_forward_pre_hook(note) for layer in critic.modules()]
     with torch.no_grad():

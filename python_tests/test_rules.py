@@ -34,6 +34,10 @@ LAYERS = {
     "softplus": (F.softplus, [(3, 4)]),
     "silu": (F.silu, [(3, 4)]),
     "elu": (F.elu, [(3, 4)]),
+    "hardswish": (lambda x: F.hardswish(3 * x), [(3, 4)]),
+    "hardsigmoid": (lambda x: F.hardsigmoid(3 * x), [(3, 4)]),
+    "hardsigmoid in place": (lambda x: F.hardsigmoid(3 * x, inplace=True), [(3, 4)]),
+    "abs": (torch.abs, [(3, 4)]),
     "max_pool1d": (lambda x: F.max_pool1d(x, 2, 1, 1), [(2, 2, 5)]),
     "max_pool2d": (lambda x: F.max_pool2d(x, (3, 2), 2, (1, 0), 1, True), [(1, 2, 6, 5)]),
     "max_pool3d": (lambda x: F.max_pool3d(x, 2, 1), [(1, 1, 3, 2, 3)]),
@@ -109,6 +113,12 @@ def double_backward(layer):
     return {name: n for name, n in counts.items() if n and name not in VIEWS}
 
 
+class Call(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
+
+
 # For each kind: the linear map or mask, once, and what the bias before it would have received.
 COUNTS = {
     "convolution": (nn.Conv2d(8, 8, 3), {"convolution": 1, "convolution_backward.w": 1}),
@@ -125,6 +135,8 @@ COUNTS = {
     "relu": (nn.ReLU(), {"threshold_backward": 1, "zeros_like": 1}),
     "leaky_relu": (nn.LeakyReLU(0.2), {"leaky_relu_backward": 1, "zeros_like": 1}),
     "hardtanh": (nn.Hardtanh(), {"hardtanh_backward": 1, "zeros_like": 1}),
+    "hardsigmoid": (nn.Hardsigmoid(), {"hardtanh_backward": 1, "div": 1, "zeros_like": 1}),
+    "abs": (Call(torch.abs), {"sign": 1, "mul": 1, "zeros_like": 1}),
     "prelu": (
         nn.PReLU(8),
         {"_prelu_kernel_backward": 1, "mul": 1, "gt": 1, "masked_fill": 1, "sum": 1, "zeros_like": 1},
@@ -150,6 +162,10 @@ COUNTS |= {
         nn.SiLU(),
         {"sigmoid": 1, "mul": 1, "sigmoid_backward": 1, "silu_backward": 1, "mul_": 3, "add_": 2, **BEHIND_A_CURVE},
     ),
+    "hardswish": (
+        nn.Hardswish(),
+        {"hardswish_backward": 1, "mul": 1, "hardtanh_backward": 1, "div_": 1, **BEHIND_A_CURVE},
+    ),
     "elu": (nn.ELU(), {"elu_backward": 1, "mul": 1, "gt": 1, "masked_fill_": 1, **BEHIND_A_CURVE}),
     "batch_norm": (
         nn.BatchNorm2d(8),
@@ -170,12 +186,6 @@ COUNTS |= {
 @pytest.mark.parametrize(("layer", "expected"), COUNTS.values(), ids=COUNTS)
 def test_what_each_kind_dispatches(layer, expected):
     assert double_backward(layer) == expected
-
-
-class Call(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.forward = function
 
 
 # PyTorch's own, whose double backward is the linear map again: no zeros, no pass into the first forward.

@@ -1,10 +1,11 @@
 """Within second_order() values and gradients are plain autograd's, for any critic, and no pass is wasted."""
 
+import copy
 import sys
 
 import pytest
 import torch
-from critics import Residual, assert_as_autograd, critics, is_on_a_kink, mlp, points
+from critics import Residual, assert_as_autograd, critics, everything, is_on_a_kink, mlp, points
 from hypothesis import assume, given
 from torch import nn
 from torch.nn import functional as F
@@ -64,6 +65,26 @@ def test_functional_calls_with_keywords_and_methods():
             return F.linear(h.mean((2, 3)), weight=self.v)
 
     assert_as_autograd(Functional().double(), points(2, 1, 6, 5))
+
+
+def test_hardsigmoid_which_pytorch_refuses():
+    """Compared with its formula, also before any larger layer and in place."""
+
+    class Plain(nn.Module):
+        def forward(self, x):
+            return ((x + 3) / 6).clamp(0, 1)
+
+    x = 4 * points(3, 4)
+    for kind in (nn.Hardsigmoid, lambda: nn.Hardsigmoid(inplace=True)):
+        critic = nn.Sequential(nn.Hardsigmoid(), mlp(nn.Linear(6, 6), kind(), nn.Linear(6, 6)))
+        plain = copy.deepcopy(critic)
+        plain[0], plain[1][3] = Plain(), Plain()
+        actual, expected = everything(critic, x, wk.second_order()), everything(plain, x, wk.reference.second_order())
+        for a, e in zip(actual, expected, strict=True):
+            if a is not None:  # what nobody gets from a clamp is zeros here, as behind a hardtanh
+                torch.testing.assert_close(a, torch.zeros_like(a) if e is None else e, rtol=1e-10, atol=1e-12)
+        with pytest.raises(RuntimeError, match="not implemented"):
+            wk.reference.r1_penalty(critic, x).backward()
 
 
 def test_batch_norm_and_minibatch_statistics():

@@ -3,6 +3,7 @@
 import torch
 
 from . import _checks
+from ._heap import keep_freed_memory
 from .ops.interpolate import interpolate
 from .ops.norm_penalty import gradient_norm_penalty
 from .second_order import second_order
@@ -109,6 +110,8 @@ def _zero_centred(critic, name, samples):
 
 
 def _penalty(critic, x, target, one_sided):
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        keep_freed_memory()
     penalty = gradient_norm_penalty(input_gradient(critic, x), target=target, one_sided=one_sided)
     return penalty if torch.is_grad_enabled() else penalty.detach()
 

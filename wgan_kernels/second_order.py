@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 from .rules import attention, batch_norm, norm, pad, pool, prelu, smooth
-from .rules.activation import hardtanh, leaky_relu, relu
+from .rules.activation import absolute, hardsigmoid, hardtanh, leaky_relu, relu
 from .rules.conv import conv, geometry, same
 from .rules.linear import linear
 
@@ -26,9 +26,10 @@ def second_order():
         (grad,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
         loss(grad).backward()
 
-    Also a decorator. Convolutions, linear layers, the ReLU family, pooling, padding, norms, softplus, SiLU, ELU and
-    attention have derivative rules of their own: the double backward calls the backend's weight-gradient kernels, sends
-    no zeros through the critic, and works where fused attention kernels have none. Values and gradients are PyTorch's,
+    Also a decorator. Convolutions, linear layers, the ReLU family, pooling, padding, norms, softplus, SiLU, ELU, hard
+    sigmoid and swish and attention have derivative rules of their own: the double backward calls the backend's
+    weight-gradient kernels, sends no zeros through the critic, and works where fused attention or the hard sigmoid have
+    none. Values and gradients are PyTorch's,
     to any order; a parameter that would receive zeros receives zeros. Everything else, tensor subclasses too, passes
     through untouched. ``gradient_penalty``, ``r1_penalty``, ``r2_penalty`` and
     ``dragan_penalty`` use it already.
@@ -88,9 +89,8 @@ def _serves(args, kwargs):
         return False
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return False
-    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
-        return False  # torch.utils.checkpoint computes again outside of this mode and expects to save the same tensors
-    return True
+    # torch.utils.checkpoint computes again outside of this mode and expects to save the same tensors
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is None
 
 
 _DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool}  # the last: masks
@@ -169,6 +169,10 @@ def _relu6(input, inplace=False):
     return hardtanh(0.0, 6.0)(input, inplace)
 
 
+def _hardsigmoid(input, inplace=False):
+    return hardsigmoid(input, inplace)
+
+
 _LAYERS = {
     F.linear: _linear,
     torch.conv1d: _convolution(1, False),
@@ -178,7 +182,8 @@ _LAYERS = {
     torch.conv_transpose2d: _convolution(2, True),
     torch.conv_transpose3d: _convolution(3, True),
 }
-_ANYWHERE = {**_LAYERS, **norm.ROUTES, **batch_norm.ROUTES, **attention.ROUTES}
+# Where PyTorch has no double backward, or one so long that a rule pays by itself.
+_ANYWHERE = {**_LAYERS, F.hardsigmoid: _hardsigmoid, **norm.ROUTES, **batch_norm.ROUTES, **attention.ROUTES}
 _BEHIND_A_LAYER = {
     F.relu: _relu,
     torch.relu: _relu,
@@ -190,6 +195,8 @@ _BEHIND_A_LAYER = {
     F.hardtanh: _hardtanh,
     F.hardtanh_: _hardtanh_,
     F.relu6: _relu6,
+    torch.abs: absolute,
+    torch.Tensor.abs: absolute,
     **prelu.ROUTES,
     **smooth.ROUTES,
     **pool.ROUTES,

@@ -2,9 +2,35 @@
 
 from fnmatch import fnmatchcase
 
-from . import adam, clip, critic_step, gradient_penalty, interpolate, layer_norm, norm_penalty, rmsprop, wasserstein
+from . import (
+    adam,
+    clip,
+    critic_step,
+    gradient_penalty,
+    interpolate,
+    iteration,
+    layer_norm,
+    norm_penalty,
+    rmsprop,
+    scaling,
+    time_to_quality,
+    wasserstein,
+)
 
-FAMILIES = (clip, interpolate, norm_penalty, wasserstein, layer_norm, rmsprop, adam, gradient_penalty, critic_step)
+FAMILIES = (
+    clip,
+    interpolate,
+    norm_penalty,
+    wasserstein,
+    layer_norm,
+    rmsprop,
+    adam,
+    gradient_penalty,
+    critic_step,
+    iteration,
+    time_to_quality,
+    scaling,
+)
 CASES = tuple(case for family in FAMILIES for case in family.CASES)
 
 

@@ -7,7 +7,7 @@ import torch
 import wgan_kernels as wk
 
 from ..case import OURS, Case
-from .gradient_penalty import s3_critic
+from ..networks import blank, s3_critic, size
 
 BOUND = 0.01
 
@@ -54,7 +54,7 @@ def of_tensors(count, *shape):
 
 
 def of_module():
-    elements = sum(param.numel() for param in s3_critic().parameters())
+    elements = size(blank(s3_critic))
     what = f"the parameters of a convolutional critic, {elements:,} in all"
     return case("module", what, lambda device, dtype: (s3_critic().to(device, dtype),), elements)
 

@@ -1,4 +1,4 @@
-"""A critic's whole update with the gradient penalty: losses, penalty, gradients, Adam."""
+"""A critic's whole update with the gradient penalty: losses, penalty, gradients, Adam; and the same without one."""
 
 from functools import partial
 
@@ -6,29 +6,68 @@ import torch
 
 import wgan_kernels as wk
 
-from ..case import OURS, Case, label
-from .gradient_penalty import dcgan_critic, perceptron, s0_critic, s3_critic, s3_layer_norm_critic
+from ..case import OURS, Case, backward, label
+from ..networks import (
+    CURVED,
+    blank,
+    dcgan_critic,
+    describe,
+    operations,
+    perceptron,
+    s0_critic,
+    s3_critic,
+    s3_layer_norm_critic,
+    size,
+)
+from ..peers.compile import critic_gradients
+from ..peers.question import task, weights
+from .gradient_penalty import COMPILED, KINKS
 
-WEIGHT, LR, BETAS = 10.0, 1e-4, (0.0, 0.9)
+WEIGHT, LR, BETAS, EPS = 10.0, 1e-4, (0.0, 0.9), 1e-8
+ADAM = {"lr": LR, "betas": BETAS}
+# How many times a step without a penalty: 10 passes over the multiply-adds instead of 6, below curved layers 12.
+LEAST, LEAST_CURVED = 10 / 6, 12 / 6
 
 
 class Plain:
     """The loop that a user writes."""
 
-    def __init__(self, critic, make, gradient_penalty, critic_loss):
-        self.critic, self.optimizer = critic, make(critic.parameters(), lr=LR, betas=BETAS)
+    def __init__(self, critic, make, gradient_penalty, critic_loss, weight=WEIGHT):
+        self.critic, self.optimizer, self.weight = critic, make(critic.parameters()), weight
         self.gradient_penalty, self.critic_loss = gradient_penalty, critic_loss
 
     def __call__(self, real, fake):
-        penalty = self.gradient_penalty(self.critic, real, fake)
-        loss = self.critic_loss(self.critic(real), self.critic(fake), penalty, weight=WEIGHT)
+        penalty = self.gradient_penalty and self.gradient_penalty(self.critic, real, fake)
+        loss = self.critic_loss(self.critic(real), self.critic(fake), penalty, weight=self.weight)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
 
 
 def as_unit(kind, critic):
-    return kind(critic, wk.optim.Adam(critic.parameters(), lr=LR, betas=BETAS), weight=WEIGHT)
+    return kind(critic, wk.optim.Adam(critic.parameters(), **ADAM), weight=WEIGHT)
+
+
+class Compiled:
+    """The gradients as one graph, then PyTorch's fused Adam."""
+
+    def __init__(self, critic, gradients):
+        self.critic, self.gradients = critic, gradients
+        self.optimizer = torch.optim.Adam(critic.parameters(), **ADAM, fused=True)
+
+    def __call__(self, real, fake):
+        for param, grad in zip(
+            self.critic.parameters(), self.gradients(self.critic, real, fake, drawn_for(real)), strict=True
+        ):
+            param.grad = grad
+        self.optimizer.step()
+
+
+def drawn_for(real):
+    """ε as every contender draws it for this batch."""
+    compute = torch.float64 if real.dtype == torch.float64 else torch.float32
+    eps = torch.rand(real.shape[0], *[1] * (real.dim() - 1), dtype=compute, device=real.device)
+    return eps.to(real.dtype)
 
 
 def update(name, make):
@@ -49,13 +88,15 @@ CONTENDERS = {
     OURS: update(OURS, partial(as_unit, wk.CriticStep)),
     "drop-in": update(
         "drop-in",
-        partial(Plain, make=wk.optim.Adam, gradient_penalty=wk.gradient_penalty, critic_loss=wk.critic_loss),
+        partial(
+            Plain, make=partial(wk.optim.Adam, **ADAM), gradient_penalty=wk.gradient_penalty, critic_loss=wk.critic_loss
+        ),
     ),
     "eager": update(
         "eager",
         partial(
             Plain,
-            make=torch.optim.Adam,
+            make=partial(torch.optim.Adam, **ADAM),
             gradient_penalty=wk.reference.gradient_penalty,
             critic_loss=wk.reference.critic_loss,
         ),
@@ -63,17 +104,56 @@ CONTENDERS = {
 }
 
 
+UNPENALISED = update(
+    "without penalty",
+    partial(Plain, make=partial(torch.optim.Adam, **ADAM), gradient_penalty=None, critic_loss=wk.reference.critic_loss),
+)
+
+
+def with_eps(outcome, critic, real, fake):
+    """In double precision the same seed draws another ε than the contenders had: the reference is given theirs."""
+    torch.manual_seed(0)
+    return critic, real, fake, drawn_for(real)
+
+
+def reference(critic, real, fake, eps, weight=WEIGHT):
+    """The gradients of a step; without a penalty for ``weight`` 0."""
+    penalty = wk.reference.gradient_penalty(critic, real, fake, eps=eps) if weight else None
+    loss = wk.reference.critic_loss(critic(real), critic(fake), penalty, weight=weight)
+    return backward(loss, *critic.parameters())[1:]
+
+
+def told(critic, real, fake):
+    torch.manual_seed(0)
+    networks = {"critic": (critic, real.shape[1:])}
+    optimizer = ["adam", {**ADAM, "eps": EPS}]
+    arrays = weights(networks) | {"real": real, "fake": fake, "eps": drawn_for(real)}
+    return task("critic_step", networks, weight=WEIGHT, optimizer=optimizer), arrays
+
+
 def of_critic(name, make, *shape):
     def inputs(device, dtype):
         real, fake = torch.randn(2, *shape, device=device, dtype=dtype)
         return make().to(device, dtype), real, fake
 
+    contenders, network = dict(CONTENDERS), blank(make)
+    if name in COMPILED and shape[0] > 8:
+        contenders["compile"] = update("compile", partial(Compiled, gradients=critic_gradients(make, WEIGHT)))
+    curved = any(layer["kind"] in CURVED for layer in describe(network, *shape[1:]))
     return Case(
         name=f"critic_step/{name}/{label(shape)}",
         what=f"an update of the {name} critic on a batch of {shape[0]}",
         make=inputs,
-        contenders=CONTENDERS,
-        reference=update("reference", partial(as_unit, wk.reference.CriticStep)),
+        contenders=contenders,
+        reference=reference,
+        given=with_eps,
+        tolerance=KINKS,
+        # Real and fake samples read; each weight, its gradient and two averages read or written.
+        traffic=2 * torch.Size(shape).numel() + 8 * size(network),
+        operations=operations(network, *shape[1:], backward=2 * shape[0], penalty=shape[0]),
+        told=told,
+        without=(UNPENALISED, partial(reference, weight=0.0)),
+        least=LEAST_CURVED if curved else LEAST,
     )
 
 

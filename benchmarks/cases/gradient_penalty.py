@@ -1,50 +1,16 @@
 """A whole gradient penalty: its value, and its gradients in the critic's parameters through a double backward."""
 
-from itertools import pairwise
-
 import torch
-from torch import nn
 
 import wgan_kernels as wk
 
 from ..case import OURS, Case, backward
+from ..networks import blank, dcgan_critic, operations, perceptron, s0_critic, s3_critic, s3_layer_norm_critic, size
+from ..peers.compile import functional_penalty
+from ..peers.question import task, weights
 
-
-def convolutions(*widths, kernel, slope):
-    """Widths from the image's channels on, each halving the side: the body of a piecewise linear critic."""
-    return [
-        layer
-        for channels, wider in pairwise(widths)
-        for layer in (nn.Conv2d(channels, wider, kernel, 2, 1), nn.LeakyReLU(slope))
-    ]
-
-
-def s0_critic():
-    """Of the Keras notebook: two convolutions of 64 channels."""
-    return nn.Sequential(*convolutions(1, 64, 64, kernel=4, slope=0.2), nn.Flatten(), nn.Linear(64 * 7 * 7, 1))
-
-
-def s3_critic():
-    """Of the TensorFlow post: three convolutions of 32, 64 and 128 channels."""
-    return nn.Sequential(*convolutions(1, 32, 64, 128, kernel=3, slope=0.01), nn.Flatten(), nn.Linear(128 * 4 * 4, 1))
-
-
-def s3_layer_norm_critic():
-    """The same as the post has it for the penalty: LayerNorm after the second and third convolution."""
-    layers = list(s3_critic())
-    layers.insert(3, nn.LayerNorm([64, 7, 7]))
-    layers.insert(6, nn.LayerNorm([128, 4, 4]))
-    return nn.Sequential(*layers)
-
-
-def dcgan_critic():
-    """DCGAN's, for 64×64 pixels, without its BatchNorm."""
-    return nn.Sequential(*convolutions(3, 64, 128, 256, 512, kernel=4, slope=0.2), nn.Conv2d(512, 1, 4))
-
-
-def perceptron(*widths):
-    layers = [layer for wide, wider in pairwise(widths) for layer in (nn.Linear(wide, wider), nn.ReLU())]
-    return nn.Sequential(nn.Flatten(), *layers, nn.Linear(widths[-1], 1))
+KINKS = 1e-3  # a flip of one activation in a batch of 64 was seen to change 5e-3 of an element, 1e-4 of a norm
+COMPILED = ("s0", "s3", "dcgan64")  # others would add nothing but the time to compile them
 
 
 def eager(critic, real, fake, eps):
@@ -58,23 +24,36 @@ def to_the_parameters(penalty):
     return lambda critic, real, fake, eps: backward(penalty(critic, real, fake, eps), *critic.parameters())
 
 
+def told(critic, real, fake, eps):
+    networks = {"critic": (critic, real.shape[1:])}
+    return task("gradient_penalty", networks), weights(networks) | {"real": real, "fake": fake, "eps": eps}
+
+
 def case(name, critic, *shape):
     def make(device, dtype):
         real, fake = torch.randn(2, *shape, device=device, dtype=dtype)
         eps = torch.rand(shape[0], *[1] * (len(shape) - 1), device=device, dtype=dtype)
         return critic().to(device, dtype), real, fake, eps
 
+    network = blank(critic)
+    contenders = {
+        OURS: to_the_parameters(lambda critic, real, fake, eps: wk.gradient_penalty(critic, real, fake, eps=eps)),
+        "eager": to_the_parameters(eager),
+    }
+    if name in COMPILED:
+        contenders["compile"] = functional_penalty(critic)
     return Case(
         name=f"gradient_penalty/{name}",
         what=f"value and parameter gradients, batch {shape[0]}",
         make=make,
-        contenders={
-            OURS: to_the_parameters(lambda critic, real, fake, eps: wk.gradient_penalty(critic, real, fake, eps=eps)),
-            "eager": to_the_parameters(eager),
-        },
+        contenders=contenders,
         reference=to_the_parameters(
             lambda critic, real, fake, eps: wk.reference.gradient_penalty(critic, real, fake, eps=eps)
         ),
+        traffic=2 * shape[0] * torch.Size(shape[1:]).numel() + 2 * size(network),
+        operations=operations(network, *shape[1:], penalty=shape[0]),
+        told=told,
+        tolerance=KINKS,
     )
 
 

@@ -1,6 +1,7 @@
 """Piecewise linear activations: y = φ(x) with a slope that depends on the piece alone.
 
-The pullback δ ↦ φ′·δ is its own adjoint, and the result tells the piece, so that the input need not be kept.
+The pullback δ ↦ φ′·δ is its own adjoint, and the result tells the piece, so that the input need not be kept (but for
+|x|).
 Smooth ones (tanh, softplus, …) have curvature, so that the pass that PyTorch runs for nothing here is needed there.
 """
 
@@ -59,3 +60,15 @@ def hardtanh(low, high):
         lambda x: aten.hardtanh_(x, low, high),
         lambda delta, y: aten.hardtanh_backward(delta, y, low, high),
     )
+
+
+# min(max(x + 3, 0), 6) / 6, which PyTorch refuses to differentiate twice
+hardsigmoid = Piece(aten.hardsigmoid, aten.hardsigmoid_, lambda delta, y: aten.hardtanh_backward(delta, y, 0, 1) / 6)
+
+
+def absolute(x):
+    """|x|, of which the result does not tell the piece."""
+    return piecewise(x, _ABSOLUTE)
+
+
+_ABSOLUTE = Maps(lambda x: (x.abs(), x), lambda delta, x: delta * x.sign(), lambda t, x: t * x.sign())

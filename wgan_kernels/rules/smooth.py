@@ -1,4 +1,4 @@
-"""Smooth activations, y = φ(x): softplus, SiLU, ELU.
+"""Smooth activations, y = φ(x): softplus, SiLU, ELU, and hard-swish, which has curvature between its kinks.
 
 ::
 
@@ -6,8 +6,8 @@
     of it, cotangent t:      ∂δ = φ′(x)·t,    ∂x = φ″(x)·δ·t      the curvature
 
 Here the pass that follows is needed; what PyTorch adds are elementwise kernels: its second derivatives are composites
-of nine, ten and seven of them, where four, nine (five in place) and four do. tanh and sigmoid keep their result alone
-and take five, where a rule gained 0 to 7%; a rule for GELU was no faster.
+of nine, ten, seven and eight of them, where four, nine (five in place), four and four do. tanh and sigmoid keep their
+result alone and take five, where a rule gained 0 to 7%; a rule for GELU was no faster.
 """
 
 from collections.abc import Callable
@@ -96,9 +96,15 @@ def _elu_pullback(delta, x):
     return aten.elu_backward(delta, 1, 1, 1, False, x)
 
 
+def _hardswish_second(t, delta, x):
+    """φ″ = 1/3 where |x| < 3, else 0."""
+    return aten.hardswish_backward(t, x), aten.hardtanh_backward(t * delta, x, -3, 3).div_(3)
+
+
 _SOFTPLUS = Curve(F.softplus, lambda delta, x: aten.softplus_backward(delta, x, 1, 20), _softplus_second)
 _SILU = Curve(F.silu, aten.silu_backward.default, _silu_second)
 _ELU = Curve(F.elu, _elu_pullback, _elu_second)
+_HARDSWISH = Curve(F.hardswish, aten.hardswish_backward.default, _hardswish_second)
 
 
 def _smooth(x, curve):
@@ -118,4 +124,8 @@ def _elu(input, alpha=1.0, inplace=False):
     return None if inplace or alpha != 1 else _smooth(input, _ELU)
 
 
-ROUTES = {F.softplus: _softplus, F.silu: _silu, F.elu: _elu}
+def _hardswish(input, inplace=False):
+    return None if inplace else _smooth(input, _HARDSWISH)
+
+
+ROUTES = {F.softplus: _softplus, F.silu: _silu, F.elu: _elu, F.hardswish: _hardswish}

@@ -1,0 +1,93 @@
+"""The far end of ``process.py``: reads one JSON object a line, does it, answers with one.
+
+=============================  =====================================================================================
+{"do": "hello", "threads"}     {"versions": {package: version}}
+{"do": "load", "task", "file"}  {}: builds the task with the arrays of an npz file, or takes them over where it has it
+{"do": "answer", "file"}       {}: does the task once, and writes the arrays of its outcome, in PyTorch's layout
+{"do": "time", "calls"}        {"seconds"}: per call of so many
+=============================  =====================================================================================
+
+Whatever fails is answered with {"error": one line}. Needs NumPy and the framework, no PyTorch.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+
+import numpy
+
+from . import layout
+
+
+def hold_to(threads):
+    """As many cores as the others have threads. Frameworks size their pools by it, at the first call of theirs."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+class Worker:
+    """``framework()`` returns an object with ``versions`` and ``build(task, weights, inputs)``.
+
+    What that builds has ``assign(weights, inputs)``, ``step()``, which does the task once and returns the arrays of its
+    outcome, and ``wait()``, which returns when all steps are done.
+    """
+
+    def __init__(self, framework):
+        self.make, self.task, self.step = framework, None, None
+
+    def hello(self, threads):
+        hold_to(threads)
+        self.framework = self.make(threads)
+        return {"versions": self.framework.versions}
+
+    def load(self, task, file):
+        with numpy.load(file) as arrays:
+            arrays = dict(arrays)
+        weights, self.layouts, self.shapes = {}, {}, {}
+        for name, layers in task["networks"].items():
+            own = [arrays.pop(f"{name}.{index}") for index in range(task["parameters"][name])]
+            self.shapes[name] = [array.shape for array in own]
+            self.layouts[name] = list(layout.parameters(layers, self.shapes[name]))
+            weights[name] = [way.there(array) for way, array in zip(self.layouts[name], own, strict=True)]
+        inputs = {name: layout.samples(array.shape).there(array) for name, array in arrays.items()}
+        if task == self.task:
+            self.step.assign(weights, inputs)
+        else:
+            self.step, self.task = self.framework.build(task, weights, inputs), task
+        return {}
+
+    def answer(self, file):
+        outcome = self.step.step()
+        arrays = [numpy.asarray(value) for value in outcome.get("values", ())]
+        for name in self.task["networks"]:
+            gradients = zip(self.layouts[name], outcome[name], self.shapes[name], strict=True)
+            arrays += [way.back(numpy.asarray(gradient), shape) for way, gradient, shape in gradients]
+        numpy.savez(file, **{str(index): array for index, array in enumerate(arrays)})
+        return {}
+
+    def time(self, calls):
+        self.step.step()
+        self.step.wait()
+        start = time.perf_counter()
+        for _ in range(calls):
+            self.step.step()
+        self.step.wait()
+        return {"seconds": (time.perf_counter() - start) / calls}
+
+
+def serve(framework):
+    """Until the other end closes. What anything prints goes to stderr, so that nothing comes between the answers."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    worker = Worker(framework)
+    for line in sys.stdin:
+        message = json.loads(line)
+        try:
+            reply = getattr(worker, message.pop("do"))(**message)
+        except Exception as error:  # a failure is the answer, and the other end reports it
+            traceback.print_exc()
+            last = (str(error).strip() or "no message").splitlines()[-1].strip()  # after the excerpts of code
+            reply = {"error": f"{type(error).__name__}: {last}"}
+        print(json.dumps(reply), file=answers, flush=True)

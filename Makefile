@@ -1,4 +1,4 @@
-# train · test · endurance · fuzz · bench · gpu-check · wheel · wheel-check · check · format: each sets itself up, once.
+# train · gallery · test · endurance · fuzz · bench · gpu-check · wheel · wheel-check · check · format: each sets up once.
 PYTHON ?= python3
 SEED   ?= $(shell date +%s)
 VENV   := .venv
@@ -6,17 +6,20 @@ PY     := $(VENV)/bin/python
 TORCH  ?= 2.13.0
 WHEEL_CHECK := build/wheel-check
 # Tests of the source tree, of its benchmarks and of training: not for an installed wheel, or in need of torchvision.
-NOT_OF_THE_WHEEL := benchmarks_cli build cuda_code cuda_on_host imports layout philox sample train_mnist \
+NOT_OF_THE_WHEEL := benchmarks_cli build cuda_code cuda_on_host gallery imports layout philox sample train_mnist \
 	training_checkpoint training_config training_data training_distributed training_endurance training_metrics \
 	training_run training_schedules training_trainer wheel
 NATIVE := setup.py pyproject.toml $(wildcard csrc/*/*)
 CXX_FILES = $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 
-.PHONY: train test endurance fuzz bench gpu-check wheel wheel-check check format clean
+.PHONY: train gallery test endurance fuzz bench gpu-check wheel wheel-check check format clean
 .DEFAULT_GOAL := test
 
 train: $(VENV)/.train        ## WGAN-GP digits on MNIST; at most 4.75 minutes of training, on two cores
 	$(PY) examples/train_mnist.py --method wgan-gp --time-limit 4.75
+
+gallery: $(VENV)/.dev        ## the documents' experiments, into docs/gallery.md; about a minute
+	$(PY) examples/gallery.py
 
 test: $(VENV)/.dev check     ## every claim checked, file by file on two workers
 	$(PY) -m pytest -n 2 --dist loadfile

@@ -6,9 +6,9 @@ PY     := $(VENV)/bin/python
 TORCH  ?= 2.13.0
 WHEEL_CHECK := build/wheel-check
 # Tests of the source tree, of its benchmarks and of training: not for an installed wheel, or in need of torchvision.
-NOT_OF_THE_WHEEL := benchmarks_cli build cuda_code cuda_on_host gallery imports layout philox sample train_mnist \
-	training_checkpoint training_config training_data training_distributed training_endurance training_metrics \
-	training_run training_schedules training_trainer wheel
+NOT_OF_THE_WHEEL := benchmarks_cli benchmarks_peers benchmarks_report build cuda_code cuda_on_host gallery imports \
+	layout philox sample train_mnist training_checkpoint training_config training_data training_distributed \
+	training_endurance training_metrics training_run training_schedules training_trainer wheel
 NATIVE := setup.py pyproject.toml $(wildcard csrc/*/*)
 CXX_FILES = $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 

@@ -12,7 +12,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 from . import records, tables
 
 WRONG, USAGE, INTERRUPTED = 1, 2, 130
-QUICK_S = 1.5  # for the rounds of one case
+QUICK_S = 1.0  # for the rounds of one case
 
 
 @dataclass
@@ -21,12 +21,14 @@ class List:
 
     def __call__(self):
         from .cases import CASES
-        from .peers import PEERS
+        from .peers import PEERS, PROCESSES
 
         width = max(len(case.name) for case in CASES)
         print("cases")
         for case in CASES:
-            print(f"  {case.name:{width}}  {case.what}; {', '.join(case.contenders)}")
+            others = (name for name in PROCESSES if case.told)
+            unless = " (not when quick)" if case.large else ""
+            print(f"  {case.name:{width}}  {case.what}; {', '.join([*case.contenders, *others])}{unless}")
         print("baselines")
         for name, what in PEERS.items():
             print(f"  {name:{width}}  {what}")
@@ -42,6 +44,8 @@ examples:
   python -m benchmarks run
   python -m benchmarks run clip interpolate --json
   python -m benchmarks run '*' --threads 2 --json before.json --plot before.png
+  python -m benchmarks run iteration --peers eager jax keras --python jax=jax-env/bin/python keras=keras-env/bin/python
+  python -m benchmarks run 'scaling/batch/*' --peers eager --json
   python -m benchmarks run norm_penalty --backend cpp reference --peers eager"""
 
 
@@ -70,7 +74,7 @@ class Run:
     repeat: int | None = None
     """Rounds, in each of which every contender takes one turn; 50 by default, 9 when quick."""
     quick: bool = False
-    """Few rounds, and no compilation unless --peers names it."""
+    """Few rounds, no large cases; no compilation and no other framework unless --peers names it."""
 
     def settings(self):
         """

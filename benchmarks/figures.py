@@ -6,6 +6,7 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from .case import OURS
+from .cases.scaling import AXES
 from .plots import colour_of, finish
 
 FAMILIES = ("o", "s", "^", "v", "D", "P", "X", "*", "<", ">")  # markers
@@ -51,7 +52,7 @@ def overhead(record, path):
     return grouped(
         results,
         lambda row: row["times_without"] if row["role"] in ("ours", "baseline") else None,
-        "critic step with the penalty ÷ plain loop without (median and quartiles); black: the floor of the arithmetic",
+        "critic step with the penalty ÷ plain loop without (median and quartiles)\nblack: the floor of the arithmetic",
         record,
         path,
         least=[result["least_times_without"] for result in results],
@@ -130,7 +131,7 @@ def scaling(record, path):
         return False
     columns = min(3, len(found))
     rows = math.ceil(len(found) / columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(4.2 * columns, 3.4 * rows), layout="constrained", squeeze=False)
+    figure, grid = plt.subplots(rows, columns, figsize=(4.2 * columns, 3.6 * rows), layout="constrained", squeeze=False)
     for axes in grid.flat[len(found) :]:
         axes.set_visible(False)
     for axes, (axis, lines) in zip(grid.flat, found.items(), strict=False):
@@ -139,6 +140,7 @@ def scaling(record, path):
             label = f"{contender}: {slope(upper):.2f}"
             axes.plot(*zip(*points, strict=True), "o-", color=colour_of(contender), markersize=4, label=label)
         axes.set(xscale="log", yscale="log", xlabel=axis, ylabel="seconds")
+        axes.set_title(AXES.get(axis, ""), size=9)
         axes.xaxis.set_minor_formatter(NullFormatter())
         if max(x for x, _ in next(iter(lines.values()))) < 10_000:
             values = [x for x, _ in next(iter(lines.values()))]

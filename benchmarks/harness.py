@@ -21,6 +21,7 @@ from .graphs import as_graphs
 from .memory import peak_bytes
 
 MIN_SAMPLE_S = 1.2e-3  # a shorter sample would measure the clock and its interrupts
+LONG_S = 0.1  # a call as long as this meets the caches as its own work leaves them
 MIN_ROUNDS = 3  # quartiles need as many
 
 
@@ -40,7 +41,7 @@ class Settings:
     peers: tuple[str, ...] | None = None
     backends: tuple[str, ...] | None = None
     graphs: bool = False
-    seconds: float = 20.0
+    seconds: float = 10.0
 
 
 def spread(values):
@@ -48,20 +49,21 @@ def spread(values):
     return {"median": median, "q1": q1, "q3": q3}
 
 
-def sample(contender, pool, inner, device):
+def sample(contender, pool, inner, device, warm=True):
     """Seconds per call over ``inner`` calls, which take the input sets of ``pool`` in turn.
 
-    The call before the clock starts brings the caches into the state that these calls keep them in. A contender in
-    another process takes the time there, the same way.
+    ``warm``: one call before the clock starts, which brings the caches into the state that these calls keep them in.
+    A contender in another process takes the time there, the same way.
     """
     if contender.peer:
-        return contender.peer.time(inner)
-    return contender.scale * seconds_of(contender.run, pool, inner, device)
+        return contender.peer.time(inner, warm)
+    return contender.scale * seconds_of(contender.run, pool, inner, device, warm)
 
 
-def seconds_of(run, pool, inner, device):
+def seconds_of(run, pool, inner, device, warm):
     calls = [pool[index % len(pool)] for index in range(inner)]
-    run(*pool[-1])
+    if warm:
+        run(*pool[-1])
     if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
@@ -77,20 +79,22 @@ def seconds_of(run, pool, inner, device):
 
 
 def enough_calls(contender, pool, device):
-    """How many calls one sample takes to last MIN_SAMPLE_S; finding out warms up."""
+    """How many calls one sample takes to last MIN_SAMPLE_S, and whether one goes before; finding out warms up."""
     inner = 1
     while (seconds := inner * sample(contender, pool, inner, device) / contender.scale) < MIN_SAMPLE_S:
         inner = max(inner + 1, math.ceil(inner * min(10, 1.2 * MIN_SAMPLE_S / seconds)))
-    return inner
+    return inner, seconds < LONG_S
 
 
 def interleave(contenders, pools, settings):
     """``{name: [seconds per call in round 0, 1, …]}`` · ``{name: calls per sample}`` · preemptions per second."""
     order = random.Random(0)
-    inner, samples = {}, {contender.name: [] for contender in contenders}
+    inner, warm, samples = {}, {}, {contender.name: [] for contender in contenders}
     for contender in contenders:
         with contender.context():
-            inner[contender.name] = enough_calls(contender, pools[contender.name], settings.device)
+            inner[contender.name], warm[contender.name] = enough_calls(
+                contender, pools[contender.name], settings.device
+            )
     gc.collect()
     gc.disable()
     start, preempted = time.perf_counter(), machine.preemptions()
@@ -101,7 +105,7 @@ def interleave(contenders, pools, settings):
             for contender in order.sample(contenders, len(contenders)):
                 name = contender.name
                 with contender.context():
-                    samples[name].append(sample(contender, pools[name], inner[name], settings.device))
+                    samples[name].append(sample(contender, pools[name], inner[name], settings.device, warm[name]))
     finally:
         gc.enable()
     return samples, inner, (machine.preemptions() - preempted) / (time.perf_counter() - start)

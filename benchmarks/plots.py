@@ -27,13 +27,17 @@ def colour_of(contender):
     return COLOURS.get(contender, "#000000")
 
 
+def where(machine):
+    """Device, threads and precision, which times are comparable within."""
+    return f"{machine['device']}, {machine['threads']} thread{'s' * (machine['threads'] > 1)}, {machine['dtype']}"
+
+
 def finish(figure, axes, record, path, title=None):
     """What a picture has to say of its origin; writes it and returns True."""
     machine = record["machine"]
     peers = [f"{package} {of}" for versions in record["peers"].values() for package, of in versions.items()]
-    threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}"
     lines = [
-        f"{machine['device']}, {threads}, {machine['dtype']}, {machine['date'][:10]}, commit {machine['commit']}",
+        f"{where(machine)}, {machine['date'][:10]}, commit {machine['commit']}",
         ", ".join([f"torch {machine['torch']}", *peers]),
         *(textwrap.fill(command, 110) for command in record["command"].splitlines()),
     ]

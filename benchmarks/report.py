@@ -110,7 +110,7 @@ def results_table(results):
 def lost(results):
     """Where a baseline was faster, by the medians."""
     return [
-        f"`{result['case']}` {row['contender']} {row['times_ours']['median']:.2f}"
+        f"`{result['case']}` {row['contender']} {row['times_ours']['median']:.3g}"
         for result in results
         for row in baselines_of(result)
         if row["times_ours"]["median"] < 1
@@ -197,7 +197,7 @@ def section(slug, record, sources, images):
     """One device. Writes its pictures into ``images``."""
     machine = record["machine"]
     out = [
-        f"## {machine['device']}, {machine['threads']} threads, {machine['dtype']}",
+        f"## {plots.where(machine)}",
         sources_table(sources),
         roofs_text(record),
     ]
@@ -224,7 +224,7 @@ def section(slug, record, sources, images):
     out.append("### Limits")
     picture(figures.roofline, "roofline", "GFLOP/s over operations per byte")
     if figures.curves(record):
-        out.append("### Scaling")
+        out += ["### Scaling", losses_text([result for result in record["results"] if result["axis"]])]
         picture(figures.scaling, "scaling", "seconds over size")
     out += filter(None, ["### Left out", first_calls_text(plain), missing_text(record["results"])])
     return "\n\n".join(out)
@@ -243,8 +243,8 @@ def summary(sections):
     for slug, record, _ in sections:
         machine = record["machine"]
         parts += [
-            f"{machine['device']}, {machine['threads']} threads, {machine['dtype']}, torch {machine['torch']}, "
-            f"{machine['date'][:10]}; median and quartiles of interleaved rounds, each contender checked first:",
+            f"{plots.where(machine)}, torch {machine['torch']}, {machine['date'][:10]}; median and quartiles of "
+            "interleaved rounds, each contender checked first. All of it: [docs/benchmarks.md](docs/benchmarks.md).",
             headlines(record),
         ]
         picture = f"docs/img/benchmarks-{slug}-iteration.png"

@@ -10,7 +10,7 @@ from .case import OURS
 
 def console(**options):
     """A console that is never too narrow for the table: a number that is cut off is a number hidden."""
-    return Console(width=max(150, Console(**options).width), **options)
+    return Console(width=max(175, Console(**options).width), **options)
 
 
 def time_of(row):
@@ -80,8 +80,8 @@ def results(record):
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("case", no_wrap=True, style="bold")
     table.add_column("contender", no_wrap=True)
-    table.add_column("median and quartiles", overflow="fold")
-    for heading in ("speed", "of floor", "peak memory", "÷ without penalty", "time ÷ ours"):
+    table.add_column("median and quartiles", no_wrap=True)
+    for heading in ("speed", "of floor", "peak memory", "÷ no penalty", "time ÷ ours"):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in record["results"]:
         add_case(table, result)
@@ -101,7 +101,7 @@ def footnotes(record):
     floors = {f"{least:.2f}" for result in record["results"] if (least := result.get("least_times_without"))}
     if floors:
         lines.append(
-            f"÷ without penalty: the same update without one, by the plain loop; floor {' or '.join(sorted(floors))}"
+            f"÷ no penalty: the same update without one, by the plain loop; floor {' or '.join(sorted(floors))}"
         )
     disturbed = [result["preempted_per_s"] for result in record["results"] if result["rows"]]
     if disturbed:

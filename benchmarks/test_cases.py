@@ -16,6 +16,7 @@ from benchmarks.cases import CASES
     [
         pytest.param(case, contender, id=f"{case.name}-{contender}")
         for case in CASES
+        if not case.large and case.kind in (None, "cpu")
         for contender in case.contenders
         if contender != "compile"  # seconds each: python -m benchmarks times it
     ],

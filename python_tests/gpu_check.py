@@ -20,7 +20,15 @@ SECONDS = 480  # of the ten minutes; the rest is the build's
 OPS = [path.stem for path in sorted((ROOT / "wgan_kernels/_triton").glob("[!_]*.py"))]
 PYTEST = [sys.executable, "-m", "pytest", "--continue-on-collection-errors", "--durations=5"]
 # Slow, and nothing of theirs runs on a GPU.
-LAST = ("test_benchmarks_cli", "test_build", "test_train_mnist", "test_training_run", "test_wheel")
+LAST = (
+    "test_benchmarks_cli",
+    "test_benchmarks_peers",
+    "test_benchmarks_report",
+    "test_build",
+    "test_train_mnist",
+    "test_training_run",
+    "test_wheel",
+)
 
 deadline = time.monotonic() + SECONDS
 outcomes = []

@@ -51,23 +51,23 @@ def test_run_writes_a_whole_record(cli, capsys, tmp_path):
     command = ["run", "clip/10x64", "wasserstein/64x1", "--repeat", "5", "--json", str(path), "--plot", str(picture)]
     assert cli(command) == 0
     record = json.loads(path.read_text())
-    assert record["schema"] == 1 and record["complete"] is True and record["rounds"] == 5
+    assert record["schema"] == 2 and record["complete"] is True and record["rounds"] == 5
     assert record["command"] == "python -m benchmarks run clip/10x64 wasserstein/64x1 --repeat 5"
     machine = record["machine"]
     assert machine["kind"] == "cpu" and machine["dtype"] == "float32" and machine["threads"] >= 1
     assert {"device", "cores", "torch", "triton", "python", "compiler", "commit", "date", "load_average"} <= set(
         machine
     )
-    assert set(record["copy"]) == {"in_cache", "out_of_cache"}
+    assert set(record["copy"]) == set(record["matmul"]) == {"in_cache", "out_of_cache"}
     clip, wasserstein = record["results"]
     assert (clip["case"], wasserstein["case"]) == ("clip/10x64", "wasserstein/64x1")
     assert [row["contender"] for row in clip["rows"]] == ["wgan_kernels", "loop", "foreach", "copy"]
     assert [row["role"] for row in clip["rows"]] == ["ours", "baseline", "baseline", "floor"]
-    assert clip["bytes"] == 2 * 10 * 64 * 4 and clip["mode"]
+    assert clip["bytes"] == 2 * 10 * 64 * 4 and clip["floor"] == "copy" and clip["mode"]
     for row in (*clip["rows"], *wasserstein["rows"]):
         assert len(row["samples_s"]) == 5 and row["calls_per_sample"] >= 1
         assert spread_is_ordered(row["seconds"]) and spread_is_ordered(row["times_ours"])
-        assert spread_is_ordered(row["share_of_copy"]) and row["gb_per_s"] > 0
+        assert spread_is_ordered(row["share_of_floor"]) and row["gb_per_s"] > 0
     assert clip["rows"][0]["times_ours"] == {"median": 1, "q1": 1, "q3": 1}
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert [entry.name for entry in path.parent.iterdir()] == ["a.json"]
@@ -211,7 +211,7 @@ def record_of(**seconds):
         {"contender": name, "seconds": dict(zip(("q1", "median", "q3"), values, strict=True))}
         for name, values in seconds.items()
     ]
-    return {"schema": 1, "complete": True, "machine": machine, "results": [{"case": "clip/1x1", "rows": rows}]}
+    return {"schema": 2, "complete": True, "machine": machine, "results": [{"case": "clip/1x1", "rows": rows}]}
 
 
 def compare(cli, tmp_path, a, b):

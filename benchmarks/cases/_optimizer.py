@@ -71,8 +71,8 @@ def compiled(name, make):
     return run
 
 
-def cases(op, ours, spec, baselines, touched):
-    """``touched``: elements read or written per weight."""
+def cases(op, ours, spec, baselines, touched, operations):
+    """``touched``: elements read or written per weight; ``operations``: per weight too, a square root as one."""
     contenders = {OURS: step_of(OURS, ours)} | baselines
 
     def of_tensors(count, *shape, without=()):
@@ -84,6 +84,7 @@ def cases(op, ours, spec, baselines, touched):
             contenders={name: run for name, run in contenders.items() if name not in without},
             reference=step_of("reference", spec),
             traffic=touched * elements,
+            operations=operations * elements,
             in_place=True,
         )
 

@@ -22,4 +22,5 @@ CASES = cases(
     partial(wk.reference.optim.Adam, betas=BETAS, clip=BOUND),
     BASELINES,
     touched=7,  # weight and both averages read and written, gradient read
+    operations=16,  # 7 for the averages, 5 to divide by the root with both corrections, 2 to subtract, 2 to clip
 )

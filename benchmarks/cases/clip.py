@@ -41,6 +41,7 @@ def case(name, what, make, elements):
         contenders={OURS: ours, "loop": loop, "foreach": foreach},
         reference=lambda params: wk.reference.clip_(params, BOUND),
         traffic=2 * elements,
+        operations=2 * elements,  # comparisons
         in_place=True,
     )
 

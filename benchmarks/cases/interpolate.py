@@ -48,6 +48,7 @@ def cases(*shape):
         },
         reference=wk.reference.interpolate,
         traffic=3 * prod(shape),
+        operations=3 * prod(shape),
     )
     yield Case(
         name=f"interpolate/{label(shape)}/drawn",
@@ -60,6 +61,7 @@ def cases(*shape):
         },
         reference=wk.reference.interpolate,
         traffic=3 * prod(shape),
+        operations=3 * prod(shape),
         given=given_draw,
     )
 

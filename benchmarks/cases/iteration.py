@@ -13,7 +13,7 @@ import wgan_kernels as wk
 
 from ..case import OURS, Case
 from ..networks import blank, digits_generator, operations, s0_critic, s3_critic, s3_layer_norm_critic, size
-from ..peers.compile import critic_gradients
+from ..peers.compile import critic_gradients, generator_gradients, network
 from ..peers.question import task, weights
 from .critic_step import WEIGHT, drawn_for
 from .critic_step import reference as critic_gradients_of
@@ -69,28 +69,28 @@ class Plain:
 
 
 class Compiled(Plain):
-    """The critic's gradients as one graph, both networks compiled for the rest, PyTorch's foreach RMSprop."""
+    """Both updates' gradients as one graph each, the generator compiled to sample, PyTorch's foreach RMSprop."""
 
-    def __init__(self, critic, generator, gradients):
+    def __init__(self, critic, generator, samples, of_critic, of_generator):
         super().__init__(critic, generator, wk.reference, partial(torch.optim.RMSprop, foreach=True))
-        self.gradients, self.compiled = gradients, torch.compile(generator, dynamic=False)
-        self.score = torch.compile(critic, dynamic=False)
+        self.samples, self.of_critic, self.of_generator = samples, of_critic, of_generator
 
     @torch.no_grad()
     def sample(self, z):
-        return self.compiled(z)
+        return self.samples(self.generator, z)
 
     def update_critic(self, real, fake):
-        gradients = self.gradients(self.critic, real, fake, drawn_for(real))
-        for param, grad in zip(self.critic.parameters(), gradients, strict=True):
-            param.grad = grad
-        self.critic_optimizer.step()
+        gradients = self.of_critic(self.critic, real, fake, drawn_for(real))
+        self.step(self.critic, gradients, self.critic_optimizer)
 
     def update_generator(self, z):
-        loss = self.of.generator_loss(self.score(self.compiled(z)))
-        self.generator_optimizer.zero_grad()
-        loss.backward(inputs=list(self.generator.parameters()))
-        self.generator_optimizer.step()
+        gradients = self.of_generator(self.generator, self.critic, z)
+        self.step(self.generator, gradients, self.generator_optimizer)
+
+    def step(self, network, gradients, optimizer):
+        for param, grad in zip(network.parameters(), gradients, strict=True):
+            param.grad = grad
+        optimizer.step()
 
 
 def iteration(name, make):
@@ -151,7 +151,12 @@ def case(name, critic, latent, batch=64):
         "eager": iteration("eager", partial(Plain, of=wk.reference, optimizer=torch.optim.RMSprop)),
     }
     if name in COMPILED:
-        contenders["compile"] = iteration("compile", partial(Compiled, gradients=critic_gradients(critic, WEIGHT)))
+        graphs = {
+            "samples": network(partial(digits_generator, latent)),
+            "of_critic": critic_gradients(critic, WEIGHT),
+            "of_generator": generator_gradients(partial(digits_generator, latent), critic),
+        }
+        contenders["compile"] = iteration("compile", partial(Compiled, **graphs))
     # The generator's own update: both networks forward, both backward, the weights of the generator alone. Of the
     # critic's backward, the input gradient is as much as a forward pass.
     return Case(
@@ -161,7 +166,7 @@ def case(name, critic, latent, batch=64):
         contenders=contenders,
         reference=reference,
         given=with_eps,
-        tolerance=KINKS,
+        tolerance=10 * KINKS,  # of 64 images, and a flip in the critic changes all of one image's gradient
         traffic=N_CRITIC * (batch * 2 * 784 + 6 * size(judge)) + 6 * size(generator),
         operations=N_CRITIC * operations(judge, 1, 28, 28, backward=2 * batch, penalty=batch)
         + N_CRITIC * operations(generator, latent, forward=batch)

@@ -35,6 +35,7 @@ def case(*shape):
         },
         reference=forward_and_backward(wk.reference.gradient_norm_penalty),
         traffic=3 * prod(shape),
+        operations=3 * prod(shape),
     )
 
 

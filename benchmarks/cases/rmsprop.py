@@ -20,4 +20,5 @@ CASES = cases(
     partial(wk.reference.optim.RMSprop, clip=BOUND),
     BASELINES,
     touched=5,  # weight and average read and written, gradient read
+    operations=11,  # 4 for the average, 3 to divide by its root, 2 to subtract, 2 to clip
 )

@@ -11,6 +11,16 @@ from . import clip, interpolate
 from . import gradient_penalty as penalty
 
 
+AXES = {
+    "tensors": "clip_ of tensors of 64 elements",
+    "elements": "interpolation",
+    "batch": "penalty, 784-512-512-512-1",
+    "side": "penalty, three convolutions, batch 4",
+    "depth": "penalty, layers of 512, batch 64",
+    "threads": "penalty, s3, batch 64",
+}
+
+
 def point(case, axis, value, **changes):
     """``case`` as a point of a curve."""
     return replace(case, name=f"scaling/{axis}/{value}", axis=(axis, value), **changes)

@@ -31,6 +31,7 @@ def case(*shape):
         },
         reference=forward_and_backward(wk.reference.critic_loss),
         traffic=4 * prod(shape),
+        operations=2 * prod(shape),
     )
 
 

@@ -35,7 +35,7 @@ class Peer:
         self.log = tempfile.TemporaryFile()  # noqa: SIM115
         try:
             self.process = subprocess.Popen(
-                [python, "-m", module],
+                [os.path.abspath(python) if os.sep in python else python, "-m", module],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -90,9 +90,9 @@ class Peer:
         with numpy.load(found) as arrays:
             return tuple(torch.from_numpy(arrays[str(index)]) for index in range(len(arrays)))
 
-    def time(self, calls):
-        """Seconds per call, of so many."""
-        return self.ask(do="time", calls=calls)["seconds"]
+    def time(self, calls, warm=True):
+        """Seconds per call, of so many, after one more where ``warm``."""
+        return self.ask(do="time", calls=calls, warm=warm)["seconds"]
 
     def close(self):
         with contextlib.suppress(OSError):

@@ -1,11 +1,11 @@
 """The far end of ``process.py``: reads one JSON object a line, does it, answers with one.
 
-=============================  =====================================================================================
-{"do": "hello", "threads"}     {"versions": {package: version}}
-{"do": "load", "task", "file"}  {}: builds the task with the arrays of an npz file, or takes them over where it has it
-{"do": "answer", "file"}       {}: does the task once, and writes the arrays of its outcome, in PyTorch's layout
-{"do": "time", "calls"}        {"seconds"}: per call of so many
-=============================  =====================================================================================
+================================  ==================================================================================
+{"do": "hello", "threads"}        {"versions": {package: version}}
+{"do": "load", "task", "file"}    {}: builds the task with the arrays of an npz file, or only takes these over
+{"do": "answer", "file"}          {}: does the task once, and writes the arrays of its outcome, in PyTorch's layout
+{"do": "time", "calls", "warm"}   {"seconds"}: per call of so many, after one more where warm
+================================  ==================================================================================
 
 Whatever fails is answered with {"error": one line}. Needs NumPy and the framework, no PyTorch.
 """
@@ -35,7 +35,7 @@ class Worker:
     """
 
     def __init__(self, framework):
-        self.make, self.task, self.step = framework, None, None
+        self.make, self.kind, self.step = framework, None, None
 
     def hello(self, threads):
         hold_to(threads)
@@ -52,24 +52,26 @@ class Worker:
             self.layouts[name] = list(layout.parameters(layers, self.shapes[name]))
             weights[name] = [way.there(array) for way, array in zip(self.layouts[name], own, strict=True)]
         inputs = {name: layout.samples(array.shape).there(array) for name, array in arrays.items()}
-        if task == self.task:
+        kind = task, {name: array.shape for name, array in inputs.items()}
+        if kind == self.kind:
             self.step.assign(weights, inputs)
         else:
-            self.step, self.task = self.framework.build(task, weights, inputs), task
+            self.step, self.kind = self.framework.build(task, weights, inputs), kind
         return {}
 
     def answer(self, file):
         outcome = self.step.step()
         arrays = [numpy.asarray(value) for value in outcome.get("values", ())]
-        for name in self.task["networks"]:
+        for name in self.kind[0]["networks"]:
             gradients = zip(self.layouts[name], outcome[name], self.shapes[name], strict=True)
             arrays += [way.back(numpy.asarray(gradient), shape) for way, gradient, shape in gradients]
         numpy.savez(file, **{str(index): array for index, array in enumerate(arrays)})
         return {}
 
-    def time(self, calls):
-        self.step.step()
-        self.step.wait()
+    def time(self, calls, warm):
+        if warm:
+            self.step.step()
+            self.step.wait()
         start = time.perf_counter()
         for _ in range(calls):
             self.step.step()

@@ -1,0 +1,213 @@
+"""The page, its pictures and the README's summary follow from the records alone."""
+
+import copy
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+pytest.importorskip("tyro")
+pytest.importorskip("rich")
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture
+def cli(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.__main__ import main
+
+    return main
+
+
+@pytest.fixture
+def house(tmp_path):
+    """A repository as far as the report writes to it, and a folder of records."""
+    (tmp_path / "README.md").write_text(
+        "before\n<!-- benchmarks: written by python -m benchmarks report -->\nold\n<!-- /benchmarks -->\nafter\n"
+    )
+    (tmp_path / "results").mkdir()
+    return tmp_path
+
+
+def spread(median):
+    return {"median": median, "q1": 0.9 * median, "q3": 1.1 * median}
+
+
+def row(contender, role, seconds, ours, without=None):
+    return {
+        "contender": contender,
+        "role": role,
+        "backend": None,
+        "first_call_s": 2.5 if contender == "jax" else 0.1,
+        "calls_per_sample": 1,
+        "seconds": spread(seconds),
+        "samples_s": [seconds] * 3,
+        "gb_per_s": 1.0,
+        "gflop_per_s": 50.0,
+        "peak_bytes": 2**20,
+        "share_of_floor": spread(0.5),
+        "times_ours": spread(seconds / ours),
+        "times_without": without and spread(seconds / without),
+    }
+
+
+def result(case, *rows, axis=None, least=None, floor="matmul"):
+    return {
+        "case": case,
+        "what": "",
+        "axis": axis,
+        "status": "green",
+        "faults": [],
+        "skipped": [{"contender": "keras", "reason": "not installed: no keras"}],
+        "mode": "",
+        "rounds": 3,
+        "threads": 2,
+        "bytes": 1000,
+        "operations": 100_000,
+        "floor": floor,
+        "least_times_without": least,
+        "preempted_per_s": 1.0,
+        "left_out": [],
+        "rows": list(rows),
+    }
+
+
+def record(*results, date="2026-01-02", command="python -m benchmarks run x", kind="cpu"):
+    machine = {
+        "device": "A machine",
+        "kind": kind,
+        "threads": 2,
+        "dtype": "float32",
+        "cores": 2,
+        "torch": "9.9",
+        "triton": None,
+        "python": "3.12",
+        "cuda": None,
+        "compiler": "c++ 1",
+        "commit": "abc",
+        "date": f"{date}T00:00:00+00:00",
+        "load_average": [0.5, 0, 0],
+    }
+    return {
+        "schema": 2,
+        "complete": True,
+        "command": command,
+        "rounds": 3,
+        "machine": machine,
+        "copy": {"out_of_cache": {"gb_per_s": spread(20.0)}},
+        "matmul": {"in_cache": {"gflop_per_s": spread(100.0)}},
+        "peers": {"jax": {"jax": "0.1"}},
+        "results": list(results),
+    }
+
+
+def save(house, name, content):
+    (house / "results" / name).write_text(json.dumps(content))
+
+
+def report(cli, house):
+    return cli(["report", "--results", str(house / "results"), "--into", str(house)])
+
+
+STEP = result(
+    "critic_step/s3/64x1x28x28",
+    row("wgan_kernels", "ours", 0.017, 0.017, 0.010),
+    row("eager", "baseline", 0.025, 0.017, 0.010),
+    row("jax", "baseline", 0.0085, 0.017, 0.010),
+    row("without penalty", "unit", 0.010, 0.017),
+    row("matmul", "floor", 0.0085, 0.017),
+    least=5 / 3,
+)
+ITERATION = result("iteration/s3", row("wgan_kernels", "ours", 0.1, 0.1), row("eager", "baseline", 0.15, 0.1))
+POINTS = [
+    result(f"scaling/batch/{n}", row("wgan_kernels", "ours", 1e-3 * n, 1e-3 * n), axis=["batch", n]) for n in (1, 8, 64)
+]
+
+
+def test_the_page_says_what_the_records_say(cli, house, capsys):
+    save(house, "a.json", record(STEP, ITERATION, *POINTS))
+    assert report(cli, house) == 0
+    page = (house / "docs/benchmarks.md").read_text()
+    for words in (
+        "A machine, 2 threads, float32",
+        "`python -m benchmarks run x`",
+        "torch 9.9",
+        "jax 0.1",
+        "2026-01-02, abc",
+        "| `critic_step/s3/64x1x28x28` | 17 ms [15.3 – 18.7] | 50% of matmul | eager 1.47 [1.32 – 1.62]; jax 0.5",
+        "| 1.67 | wgan_kernels 1.7 [1.53 – 1.87]; eager 2.5 [2.25 – 2.75]",
+        "A baseline was faster in 1 of 3 comparisons: `critic_step/s3/64x1x28x28` jax 0.5.",
+        "not installed: no keras",
+        "`critic_step/s3/64x1x28x28` jax 2.5 s",
+        "## GPU\n\nNot measured",
+    ):
+        assert words in page, words
+    pictures = {path.name: path for path in (house / "docs/img").iterdir()}
+    for name in ("penalties", "iteration", "overhead", "roofline", "scaling"):
+        file = f"benchmarks-cpu-a-machine-2-float32-{name}.png"
+        assert pictures[file].read_bytes().startswith(b"\x89PNG") and f"](img/{file})" in page
+    readme = (house / "README.md").read_text()
+    assert readme.startswith("before\n<!--") and readme.endswith("<!-- /benchmarks -->\nafter\n")
+    assert "old" not in readme and "`iteration/s3` | 100 ms" in readme and "GPU: not measured." in readme
+    assert report(cli, house) == 0 and (house / "README.md").read_text() == readme
+
+
+def test_a_newer_record_takes_the_place_of_an_older_one_case_by_case(cli, house):
+    faster = copy.deepcopy(ITERATION)
+    faster["rows"][0]["seconds"] = spread(0.05)
+    save(house, "b.json", record(STEP, ITERATION, date="2026-01-02"))
+    save(house, "a.json", record(faster, date="2026-01-03", command="python -m benchmarks run iteration"))
+    assert report(cli, house) == 0
+    page = (house / "docs/benchmarks.md").read_text()
+    assert "`iteration/s3` | 50 ms" in page and "| 100 ms" not in page and "`critic_step/s3" in page
+    assert "`python -m benchmarks run iteration`" in page and "`python -m benchmarks run x`" in page
+
+
+def test_a_red_case_has_no_speed(cli, house):
+    red = result("iteration/s3") | {"status": "red", "faults": [{"contender": "jax", "fault": "far away"}]}
+    save(house, "a.json", record(red, STEP))
+    assert report(cli, house) == 0
+    assert "| `iteration/s3` | **red** |  |  |" in (house / "docs/benchmarks.md").read_text()
+
+
+def test_a_gpu_is_a_section_of_its_own_and_no_longer_missing(cli, house):
+    save(house, "a.json", record(ITERATION))
+    save(house, "b.json", record(STEP, kind="cuda"))
+    assert report(cli, house) == 0
+    page = (house / "docs/benchmarks.md").read_text()
+    assert page.count("## A machine") == 2 and "Not measured" not in page
+    assert "not measured" not in (house / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda house: (house / "results/a.json").unlink(), "no record in"),
+        (lambda house: (house / "results/a.json").write_text('{"schema": 1}'), "not a benchmark record of schema 2"),
+        (lambda house: (house / "README.md").write_text("no markers"), "no single pair of markers"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(cli, house, capsys, spoil, said):
+    save(house, "a.json", record(ITERATION))
+    spoil(house)
+    before = (house / "README.md").read_text()
+    assert report(cli, house) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and said in captured.err and captured.err.count("\n") == 1
+    assert not (house / "docs").exists() and (house / "README.md").read_text() == before
+
+
+def test_the_slope_is_the_exponent(cli):
+    from benchmarks.figures import slope
+
+    assert math.isclose(slope([(n, 3 * n**1.5) for n in (1, 10, 1000)]), 1.5)
+
+
+def test_the_readme_has_its_markers():
+    from benchmarks import report
+
+    text = (ROOT / "README.md").read_text()
+    assert text.count(report.BEGIN) == text.count(report.END) == 1

@@ -8,6 +8,19 @@ from .harness import copy_bandwidth, product_rate, run_case
 from .peers.process import Peers
 
 
+def chosen(cases, settings):
+    """The cases that these settings admit, and ``[{"case", "reason"}]`` for the others."""
+    admitted, others = [], []
+    for case in cases:
+        if case.kind not in (None, settings.device.type):
+            others.append({"case": case.name, "reason": f"for --device {case.kind}"})
+        elif case.large and settings.quick:
+            others.append({"case": case.name, "reason": "too large for --quick"})
+        else:
+            admitted.append(case)
+    return admitted, others
+
+
 def run(cases, settings, command, json=None, pythons=()):
     """The record of ``cases``, and the file that holds it at every moment: ``json``, named by device and date where "".
 
@@ -16,6 +29,7 @@ def run(cases, settings, command, json=None, pythons=()):
     Ctrl-C ends the run early: the record says so in ``complete`` and holds every case that was done.
     """
     torch.set_num_threads(settings.threads)
+    cases, not_run = chosen(cases, settings)
     record = {
         "schema": records.SCHEMA,
         "complete": False,
@@ -26,6 +40,7 @@ def run(cases, settings, command, json=None, pythons=()):
         "matmul": {},
         "peers": {},
         "results": [],
+        "not_run": not_run,
     }
     path = records.default_path(record["machine"]) if json == "" else json
     columns = TextColumn("{task.description}"), TimeElapsedColumn()
@@ -37,8 +52,6 @@ def run(cases, settings, command, json=None, pythons=()):
         ):
             task = progress.add_task("copy bandwidth and matrix products")
             record["copy"], record["matmul"] = copy_bandwidth(settings), product_rate(settings)
-            cases = [case for case in cases if case.kind in (None, settings.device.type)]
-            cases = [case for case in cases if not (case.large and settings.quick)]
             for index, case in enumerate(cases, 1):
                 progress.update(task, description=f"{index}/{len(cases)} {case.name}")
                 record["results"].append(run_case(case, settings, peers))

@@ -103,6 +103,7 @@ def footnotes(record):
         lines.append(
             f"÷ no penalty: the same update without one, by the plain loop; floor {' or '.join(sorted(floors))}"
         )
+    lines += [f"not run: {case['case']}: {case['reason']}" for case in record["not_run"]]
     disturbed = [result["preempted_per_s"] for result in record["results"] if result["rows"]]
     if disturbed:
         lines.append(f"preempted while timing: {min(disturbed):.0f} to {max(disturbed):.0f} times a second")

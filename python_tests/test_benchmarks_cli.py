@@ -197,6 +197,47 @@ def test_globs_and_ops_find_cases(cli):
     assert len({case.name for case in CASES}) == len(CASES)
 
 
+def test_what_is_not_run_is_said(cli, capsys, tmp_path):
+    path = tmp_path / "a.json"
+    cases = ["time_to_quality", "scaling/elements/1000000000", "scaling/tensors/10"]
+    assert cli(["run", *cases, "--quick", "--repeat", "3", "--json", str(path)]) == 0
+    record = json.loads(path.read_text())
+    assert [result["case"] for result in record["results"]] == ["scaling/tensors/10"]
+    assert record["results"][0]["axis"] == ["tensors", 10]
+    out = capsys.readouterr().out
+    assert "not run: time_to_quality/8-gaussians: too large for --quick" in out
+    assert "not run: scaling/elements/1000000000: for --device cuda" in out
+
+
+def test_a_case_begins_no_round_after_its_seconds_but_has_three(cli):
+    import torch
+
+    from benchmarks.cases import find
+    from benchmarks.harness import Settings, run_case
+
+    (case,) = find(["clip/10x64"])
+    short = Settings(torch.device("cpu"), torch.float32, 1, 40, seconds=0.0)
+    assert run_case(case, short)["rounds"] == 3
+
+
+def test_peak_memory_is_what_lives_at_once(cli):
+    import torch
+
+    from benchmarks.memory import peak_bytes
+
+    def run(start):
+        kept = start + 1
+        for _ in range(3):
+            kept = kept + torch.ones(1000)
+
+    assert 3 * 4000 <= peak_bytes(run, (torch.ones(1000),)) < 3 * 4000 + 1000
+
+
+def test_graphs_are_for_gpus(cli, capsys):
+    assert cli(["run", "clip", "--graphs"]) == 2
+    assert "--graphs: CUDA graphs need --device cuda" in capsys.readouterr().err
+
+
 def test_a_bare_json_names_the_file_by_device_and_date(cli, monkeypatch, tmp_path):
     monkeypatch.setattr("benchmarks.records.RESULTS", tmp_path)
     assert cli(["run", "wasserstein/64x1", "--json", "--repeat", "3"]) == 0

@@ -10,7 +10,6 @@ from ..networks import convolutions, perceptron, s3_critic
 from . import clip, interpolate
 from . import gradient_penalty as penalty
 
-
 AXES = {
     "tensors": "clip_ of tensors of 64 elements",
     "elements": "interpolation",

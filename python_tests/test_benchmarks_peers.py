@@ -116,6 +116,9 @@ def test_what_a_peer_cannot_do_is_one_line_and_it_lives_on(bench):
             peer.answer(another_task, critic, real, fake, eps)
         assert len(peer.answer(bench.told, critic, real, fake, eps)) == 3
         assert peer.time(2) > 0
+        peer.answer(bench.told, critic, real, fake, eps)  # the same task: it may have been compiled, and is not again
+        peer.log.seek(0)
+        assert peer.log.read().count(b"built") == 1
     finally:
         peer.close()
     assert peer.process.returncode == 0

@@ -138,7 +138,7 @@ def told(networks, real, latent):
     return task("iteration", described, weight=WEIGHT, optimizer=optimizer), arrays
 
 
-def case(name, critic, latent, batch=64):
+def case(name, critic, latent, batch=64, large=False):
     def make(device, dtype):
         networks = torch.nn.ModuleList([critic(), digits_generator(latent)]).to(device, dtype)
         real = torch.randn(N_CRITIC, batch, 1, 28, 28, device=device, dtype=dtype).tanh()
@@ -173,11 +173,12 @@ def case(name, critic, latent, batch=64):
         + operations(generator, latent, backward=batch)
         + operations(judge, 1, 28, 28, forward=2 * batch),
         told=told,
+        large=large,
     )
 
 
 CASES = (
     case("s3", s3_critic, 128),
-    case("s3-layer-norm", s3_layer_norm_critic, 128),
-    case("s0", s0_critic, 50),
+    case("s3-layer-norm", s3_layer_norm_critic, 128, large=True),
+    case("s0", s0_critic, 50, large=True),
 )

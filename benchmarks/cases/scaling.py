@@ -52,10 +52,13 @@ def threads():
 
 CASES = (
     *(point(clip.of_tensors(count, 64), "tensors", count) for count in (1, 10, 100, 1000, 10_000)),
-    *(point(flat(10**power), "elements", 10**power, large=power > 7) for power in range(3, 9)),
+    *(point(flat(10**power), "elements", 10**power, large=power > 6) for power in range(3, 9)),
     point(flat(10**9), "elements", 10**9, large=True, kind="cuda"),
-    *(penalised("batch", batch, perceptron_of(3), batch, 784) for batch in (1, 8, 64, 512, 4096)),
-    *(penalised("side", side, partial(image_critic, side), 4, 3, side, side) for side in (32, 64, 128, 256)),
+    *(penalised("batch", batch, perceptron_of(3), batch, 784, large=batch > 512) for batch in (1, 8, 64, 512, 4096)),
+    *(
+        penalised("side", side, partial(image_critic, side), 4, 3, side, side, large=side > 128)
+        for side in (32, 64, 128, 256)
+    ),
     *(penalised("depth", depth, perceptron_of(depth), 64, 784) for depth in (1, 2, 4, 8, 16)),
     *(penalised("threads", count, s3_critic, 64, 1, 28, 28, threads=count, kind="cpu") for count in threads()),
 )

@@ -15,12 +15,16 @@ def the_same(outcome, *inputs):
     return inputs
 
 
+def nothing(*inputs):
+    return ()
+
+
 @dataclass(frozen=True)
 class Case:
     """One question: ``contenders``, ours first, answer it on the inputs that ``make(device, dtype)`` returns.
 
     A contender returns tensors, or None when the answer is what it left in its inputs. ``given(outcome, *inputs)`` are
-    the inputs of the reference, for outcomes that hold a draw.
+    the inputs of the reference, for outcomes that hold a draw; ``added(*inputs)`` is what it gets beside them.
 
     ``traffic`` counts the elements that must at least be read or written, ``operations`` the arithmetic that must at
     least be done, a multiply-add as two. The row's floor is a copy of as many bytes or, beyond ``RIDGE`` operations per
@@ -43,6 +47,7 @@ class Case:
     traffic: int | None = None
     operations: int | None = None
     given: Callable[..., tuple] = the_same
+    added: Callable[..., tuple] = nothing
     in_place: bool = False
     told: Callable[..., tuple] | None = None
     without: tuple[Callable, Callable] | None = None

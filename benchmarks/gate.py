@@ -73,7 +73,7 @@ def fault(case, run, inputs, reference=None, known=None):
     """
     dtype = tensors(inputs)[0].dtype
     answer = outcome(run, clone(inputs))
-    given = case.given(answer, *inputs)
+    given = (*case.given(answer, *inputs), *case.added(*inputs))
     exact, plain = specified(case, reference or case.reference, given, dtype, {} if known is None else known)
     answer = tensors(answer)
     if len(answer) != len(exact):

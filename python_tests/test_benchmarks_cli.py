@@ -220,6 +220,25 @@ def test_a_case_begins_no_round_after_its_seconds_but_has_three(cli):
     assert run_case(case, short)["rounds"] == 3
 
 
+def test_an_update_stands_beside_one_without_penalty_and_its_floor(cli):
+    import torch
+
+    from benchmarks.cases import find
+    from benchmarks.contenders import product_of
+    from benchmarks.harness import Settings, run_case, spread
+
+    settings = Settings(torch.device("cpu"), torch.float32, 1, 3, peers=("eager",), seconds=0.0)
+    assert product_of(2 * 3 * 8**3, settings, side=8)[0].scale == 3
+    result = run_case(find(["critic_step/mlp/64x784"])[0], settings)
+    rows = {row["contender"]: row for row in result["rows"]}
+    assert set(rows) == {"wgan_kernels", "eager", "without penalty", "matmul"} and result["floor"] == "matmul"
+    assert result["least_times_without"] == 10 / 6 and rows["without penalty"]["role"] == "unit"
+    for row in rows.values():
+        pairs = zip(row["samples_s"], rows["without penalty"]["samples_s"], strict=True)
+        assert row["times_without"] == spread([mine / plain for mine, plain in pairs])
+        assert row["gflop_per_s"] == result["operations"] / row["seconds"]["median"] / 1e9
+
+
 def test_peak_memory_is_what_lives_at_once(cli):
     import torch
 

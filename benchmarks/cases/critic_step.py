@@ -110,10 +110,10 @@ UNPENALISED = update(
 )
 
 
-def with_eps(outcome, critic, real, fake):
+def drawn(critic, real, fake):
     """In double precision the same seed draws another ε than the contenders had: the reference is given theirs."""
     torch.manual_seed(0)
-    return critic, real, fake, drawn_for(real)
+    return (drawn_for(real),)
 
 
 def reference(critic, real, fake, eps, weight=WEIGHT):
@@ -124,10 +124,10 @@ def reference(critic, real, fake, eps, weight=WEIGHT):
 
 
 def told(critic, real, fake):
-    torch.manual_seed(0)
+    (eps,) = drawn(critic, real, fake)
     networks = {"critic": (critic, real.shape[1:])}
     optimizer = ["adam", {**ADAM, "eps": EPS}]
-    arrays = weights(networks) | {"real": real, "fake": fake, "eps": drawn_for(real)}
+    arrays = weights(networks) | {"real": real, "fake": fake, "eps": eps}
     return task("critic_step", networks, weight=WEIGHT, optimizer=optimizer), arrays
 
 
@@ -146,7 +146,7 @@ def of_critic(name, make, *shape):
         make=inputs,
         contenders=contenders,
         reference=reference,
-        given=with_eps,
+        added=drawn,
         tolerance=KINKS,
         # Real and fake samples read; each weight, its gradient and two averages read or written.
         traffic=2 * torch.Size(shape).numel() + 8 * size(network),

@@ -111,14 +111,10 @@ def iteration(name, make):
     return run
 
 
-def drawn(real):
-    """[n, B, …] → ε of each update, as every contender draws it."""
+def drawn(networks, real, latent):
+    """ε of each update, as every contender draws it."""
     torch.manual_seed(0)
-    return torch.stack([drawn_for(samples) for samples in real])
-
-
-def with_eps(outcome, networks, real, latent):
-    return networks, real, latent, drawn(real)
+    return (torch.stack([drawn_for(samples) for samples in real]),)
 
 
 def reference(networks, real, latent, eps):
@@ -132,9 +128,10 @@ def reference(networks, real, latent, eps):
 
 def told(networks, real, latent):
     critic, generator = networks
+    (eps,) = drawn(networks, real, latent)
     described = {"critic": (critic, real.shape[2:]), "generator": (generator, latent.shape[2:])}
     optimizer = ["rmsprop", {"lr": LR, "alpha": ALPHA, "eps": EPS}]
-    arrays = weights(described) | {"real": real, "latent": latent, "eps": drawn(real)}
+    arrays = weights(described) | {"real": real, "latent": latent, "eps": eps}
     return task("iteration", described, weight=WEIGHT, optimizer=optimizer), arrays
 
 
@@ -165,7 +162,7 @@ def case(name, critic, latent, batch=64, large=False):
         make=make,
         contenders=contenders,
         reference=reference,
-        given=with_eps,
+        added=drawn,
         tolerance=10 * KINKS,  # of 64 images, and a flip in the critic changes all of one image's gradient
         traffic=N_CRITIC * (batch * 2 * 784 + 6 * size(judge)) + 6 * size(generator),
         operations=N_CRITIC * operations(judge, 1, 28, 28, backward=2 * batch, penalty=batch)

@@ -177,9 +177,8 @@ def timings(case, settings, inputs, fit):
     peaks = {}
     if floor:
         contender, buffers = floor
-        if (
-            contender.name == "matmul" and not settings.quick
-        ):  # where memory is not what the call is about, how much it needs is a result
+        # Where memory is not what the call is about, how much it needs is a result.
+        if contender.name == "matmul" and not settings.quick:
             peaks = {c.name: peak_of(c, gate.clone(inputs)) for c in timed if not c.peer}
         timed.append(contender)
         pools[contender.name] = input_sets(buffers, settings.device)

@@ -17,9 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
+from turns import main
 
 import wgan_kernels as wk
-from wgan_kernels.training._optional import MissingPackage, optional
+from wgan_kernels.training._optional import optional
 from wgan_kernels.training.errors import UsageError
 
 WAYS = {"PyTorch": wk.reference, "wgan_kernels": wk}
@@ -176,18 +177,5 @@ def draw(options: Options) -> None:
     print(options.out)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0 done, 2 wrong arguments."""
-    try:
-        options = optional("tyro", "the command line").cli(Options, args=arguments, description=__doc__)
-        options.check()
-        torch.set_num_threads(options.threads)
-        draw(options)
-    except (UsageError, MissingPackage) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Options, draw, __doc__))

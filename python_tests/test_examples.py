@@ -122,7 +122,7 @@ def test_operator_timeline(example, tmp_path, capsys):
     # Three convolutions backward, the masks between them, and the zeros behind each mask; ours has none of these.
     assert wasted == {"PyTorch": 3 + 2 + 3, "wgan_kernels": 0}
     out = tmp_path / "timeline.png"
-    assert module.main(["--out", str(out), "--rounds", "1"]) == 0
+    assert module.main(module.Options, module.draw, "", ["--out", str(out), "--rounds", "1"]) == 0
     assert "for zeros" in capsys.readouterr().out
     assert_drawn(out)
 
@@ -133,7 +133,8 @@ def test_wrong_arguments(example, tmp_path, monkeypatch, capsys, name, wrong):
     monkeypatch.chdir(tmp_path)
     module = example(name)
     arguments = wrong.split()
-    status = module.main(arguments) if name == "operator_timeline" else module.main(module.Config, None, "", arguments)
+    options = module.Options if name == "operator_timeline" else module.Config
+    status = module.main(options, None, "", arguments)
     assert status == 2
     assert capsys.readouterr().err.startswith(f"error: {wrong.split()[0]}")
     assert not list(tmp_path.iterdir())

@@ -64,10 +64,8 @@ class Captured:
 
         if self.why_not is not None or torch.cuda.is_current_stream_capturing():
             return function(*inputs)
-        shapes, key = (
-            tuple((x.shape, x.dtype, x.device) for x in inputs),
-            (with_step, *self._key(inputs[0].device.type)),
-        )
+        shapes = tuple((x.shape, x.dtype, x.device) for x in inputs)
+        key = with_step, *self._key(inputs[0].device.type)
         if key != self.key:  # what was recorded may read memory that is gone
             self.key, self.recordings, self.plain_steps = key, {}, 0
         if shapes not in self.recordings:

@@ -29,10 +29,9 @@ def second_order():
     Also a decorator. Convolutions, linear layers, the ReLU family, pooling, padding, norms, softplus, SiLU, ELU, hard
     sigmoid and swish and attention have derivative rules of their own: the double backward calls the backend's
     weight-gradient kernels, sends no zeros through the critic, and works where fused attention or the hard sigmoid have
-    none. Values and gradients are PyTorch's,
-    to any order; a parameter that would receive zeros receives zeros. Everything else, tensor subclasses too, passes
-    through untouched. ``gradient_penalty``, ``r1_penalty``, ``r2_penalty`` and
-    ``dragan_penalty`` use it already.
+    none. Values and gradients are PyTorch's, to any order; a parameter that would receive zeros receives zeros.
+    Everything else, tensor subclasses too, passes through untouched. ``gradient_penalty``, ``r1_penalty``,
+    ``r2_penalty`` and ``dragan_penalty`` use it already.
 
     Layers too small to gain, below some two million multiply-adds, are left to PyTorch, and activations before the
     first larger one, and on a CPU norms of less than 16,384 elements. Under ``torch.compile``, ``torch.func``

@@ -49,3 +49,11 @@ def however_small(monkeypatch):
     """Second-order rules for layers of any size: the critics of the tests are too small to be worth it."""
     for module in ("wgan_kernels.second_order", "wgan_kernels.rules.norm"):
         monkeypatch.setattr(sys.modules[module], "_WORTHWHILE", 0)
+
+
+@pytest.fixture
+def cli():
+    """``python -m benchmarks``, in this process."""
+    from benchmarks.__main__ import main
+
+    return main

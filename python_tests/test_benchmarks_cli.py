@@ -18,15 +18,6 @@ pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
 
 
-@pytest.fixture
-def cli(monkeypatch):
-    """``main``, in this process."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks.__main__ import main
-
-    return main
-
-
 def spread_is_ordered(spread):
     return 0 < spread["q1"] <= spread["median"] <= spread["q3"]
 

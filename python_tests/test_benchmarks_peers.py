@@ -26,7 +26,6 @@ def linear_critic():
 @pytest.fixture
 def bench(monkeypatch):
     """The benchmarks with one peer, ``fake_peer.py`` under the name of jax, and one case that it can answer."""
-    monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     import benchmarks.cases
     from benchmarks import contenders, session
@@ -179,8 +178,7 @@ def by_description(layers, parameters, x):
 
 
 @pytest.mark.parametrize("name", ["s0", "s3-layer-norm", "dcgan64", "generator"])
-def test_a_described_network_is_the_same_function(monkeypatch, name):
-    monkeypatch.syspath_prepend(str(ROOT))
+def test_a_described_network_is_the_same_function(name):
     from benchmarks.networks import describe
     from benchmarks.peers import layout
 
@@ -203,9 +201,8 @@ def test_a_described_network_is_the_same_function(monkeypatch, name):
         numpy.testing.assert_array_equal(way.back(other, array.shape), array)
 
 
-def test_operations_are_counted_as_the_passes_do_them(monkeypatch):
+def test_operations_are_counted_as_the_passes_do_them():
     """Beside what PyTorch's own counter sees of the plain loop: its double backward does no fewer."""
-    monkeypatch.syspath_prepend(str(ROOT))
     from torch.utils.flop_counter import FlopCounterMode
 
     import wgan_kernels as wk
@@ -237,9 +234,8 @@ def test_operations_are_counted_as_the_passes_do_them(monkeypatch):
 
 # --- the gate of whole updates ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["critic_step/mlp/64x784", "critic_step/tiny/1x2"])
-def test_the_gate_of_an_update_judges_at_the_contenders_own_eps(monkeypatch, name):
+def test_the_gate_of_an_update_judges_at_the_contenders_own_eps(name):
     """In float64 the same seed draws another ε: once the gate compared with that, and let a wrong weight pass."""
-    monkeypatch.syspath_prepend(str(ROOT))
     import wgan_kernels as wk
     from benchmarks import gate
     from benchmarks.cases import critic_step, find
@@ -258,8 +254,7 @@ def test_the_gate_of_an_update_judges_at_the_contenders_own_eps(monkeypatch, nam
     assert gate.fault(case, unpenalised, inputs)
 
 
-def test_an_iteration_leaves_what_the_reference_leaves(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
+def test_an_iteration_leaves_what_the_reference_leaves():
     from benchmarks import gate
     from benchmarks.cases import iteration
     from benchmarks.networks import s3_critic
@@ -275,8 +270,7 @@ def test_an_iteration_leaves_what_the_reference_leaves(monkeypatch):
 
 @pytest.mark.skipif("PEERS" not in os.environ, reason="set PEERS='jax=…/python keras=…/python' to run the real ones")
 @pytest.mark.parametrize("name", ["jax", "keras"])
-def test_the_real_peers_agree(monkeypatch, name):
-    monkeypatch.syspath_prepend(str(ROOT))
+def test_the_real_peers_agree(name):
     from benchmarks import gate
     from benchmarks.cases import find, iteration
     from benchmarks.networks import s3_layer_norm_critic

@@ -15,14 +15,6 @@ pytest.importorskip("matplotlib")
 
 
 @pytest.fixture
-def cli(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks.__main__ import main
-
-    return main
-
-
-@pytest.fixture
 def house(tmp_path):
     """A repository as far as the report writes to it, and a folder of records."""
     (tmp_path / "README.md").write_text(

@@ -1,26 +1,12 @@
 """What a gradient penalty holds at once, beside plain autograd."""
 
-import gc
 from itertools import pairwise
 
 import torch
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
 
 import wgan_kernels as wk
-
-
-def peak(function):
-    """The most bytes of what ``function`` allocates that are alive at once, scratch space of the kernels included."""
-    gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        function()
-    changes = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
-    live = most = 0
-    for change in sorted(changes, key=lambda event: event.start_ns()):
-        live += change.nbytes()
-        most = max(most, live)
-    return most
+from benchmarks.memory import peak_bytes
 
 
 def test_the_measure_itself():
@@ -29,7 +15,7 @@ def test_the_measure_itself():
         for _ in range(3):
             kept = kept + torch.ones(1000)
 
-    assert 3 * 4000 <= peak(function) < 3 * 4000 + 1000
+    assert 3 * 4000 <= peak_bytes(function, ()) < 3 * 4000 + 1000
 
 
 def penalty(of, critic, real, fake):
@@ -50,5 +36,5 @@ def test_a_penalty_of_dcgan_s_critic_takes_at_most_three_quarters():
     critic = nn.Sequential(*layers, nn.Conv2d(512, 1, 4))
     real, fake = torch.randn(2, 16, 3, 64, 64)
     penalty(wk, critic, real, fake)
-    ours, eager = (peak(lambda of=of: penalty(of, critic, real, fake)) for of in (wk, wk.reference))
+    ours, eager = (peak_bytes(penalty, (of, critic, real, fake)) for of in (wk, wk.reference))
     assert ours <= 0.75 * eager, (ours, eager)

@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wgan_kernels.training import data
+from wgan_kernels import training
 from wgan_kernels.training._optional import optional
+from wgan_kernels.training.data import Images, embedded, load, to_unit
 from wgan_kernels.training.models import digit_classifier
 
-ASSET = Path(data.__file__).parent / digit_classifier.WEIGHTS
+ASSET = Path(training.__file__).parent / digit_classifier.WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,16 @@ class Options:
 def shifted(images: torch.Tensor, reach: int = 2) -> torch.Tensor:
     """The whole batch moved by one random offset of up to ``reach`` pixels: [B, 1, 28, 28] → the same shape."""
     rows, columns = torch.randint(-reach, reach + 1, (2,)).tolist()
-    return nn.functional.pad(images, (reach,) * 4, value=-1.0)[
-        ..., reach + rows : reach + rows + data.SIZE, reach + columns : reach + columns + data.SIZE
-    ]
+    height, width = images.shape[-2:]
+    padded = nn.functional.pad(images, (reach,) * 4, value=-1.0)
+    return padded[..., reach + rows : reach + rows + height, reach + columns : reach + columns + width]
 
 
 @torch.no_grad()
-def accuracy(classifier: nn.Module, digits: data.Digits) -> float:
+def accuracy(classifier: nn.Module, digits: Images) -> float:
     classifier.eval()
     right = sum(
-        int((classifier(data.to_unit(images)).argmax(1) == labels).sum())
+        int((classifier(to_unit(images)).argmax(1) == labels).sum())
         for images, labels in zip(digits.images.split(1000), digits.labels.split(1000), strict=True)
     )
     return right / len(digits)
@@ -55,7 +56,7 @@ def accuracy(classifier: nn.Module, digits: data.Digits) -> float:
 
 def train(options: Options) -> nn.Module:
     torch.manual_seed(options.seed)
-    digits, held_out = data.load(options.data, "train"), data.embedded()
+    digits, held_out = load("mnist", options.data), embedded()
     classifier = digit_classifier.DigitClassifier().to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(classifier.parameters())
     steps = len(digits) // options.batch_size
@@ -64,9 +65,7 @@ def train(options: Options) -> nn.Module:
     for epoch in range(options.epochs):
         classifier.train()
         for index in torch.randperm(len(digits))[: steps * options.batch_size].split(options.batch_size):
-            loss = nn.functional.cross_entropy(
-                classifier(shifted(data.to_unit(digits.images[index]))), digits.labels[index]
-            )
+            loss = nn.functional.cross_entropy(classifier(shifted(to_unit(digits.images[index]))), digits.labels[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -1,18 +1,15 @@
-"""wgan_kernels.training.data: IDX files as they are, and as they should not be."""
+"""wgan_kernels.training.data: images in memory; MNIST's and Fashion-MNIST's files as they are, and should not be."""
 
 import gzip
-import struct
+import zlib
 
 import pytest
 import torch
+from dataset_files import idx
 
 from wgan_kernels.training import data
+from wgan_kernels.training.data import mnist
 from wgan_kernels.training.errors import UsageError
-
-
-def idx(values: torch.Tensor) -> bytes:
-    header = bytes((0, 0, 8, values.dim())) + struct.pack(f">{values.dim()}I", *values.shape)
-    return header + values.to(torch.uint8).numpy().tobytes()
 
 
 @pytest.fixture
@@ -23,7 +20,7 @@ def digits():
 
 def write(folder, images: bytes, labels: bytes, suffix: str = "") -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for stem, content in ((data.IMAGES["train"], images), (data.LABELS["train"], labels)):
+    for stem, content in ((mnist.IMAGES["train"], images), (mnist.LABELS["train"], labels)):
         (folder / f"{stem}{suffix}").write_bytes(gzip.compress(content) if suffix else content)
 
 
@@ -37,11 +34,15 @@ def test_embedded_digits_are_the_ten_thousand():
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-@pytest.mark.parametrize("place", ["", "MNIST/raw"])
-def test_reads_a_folder(tmp_path, digits, suffix, place):
+@pytest.mark.parametrize(
+    ("dataset", "place"),
+    [("mnist", ""), ("mnist", "MNIST/raw"), ("fashion-mnist", ""), ("fashion-mnist", "FashionMNIST/raw")],
+)
+def test_reads_a_folder(tmp_path, digits, suffix, dataset, place):
     images, labels = digits
     write(tmp_path / place, idx(images), idx(labels), suffix)
-    loaded = data.load(tmp_path)
+    loaded = data.load(dataset, tmp_path)
+    assert loaded.shape == (1, 28, 28)
     assert torch.equal(loaded.images.squeeze(1), images)
     assert torch.equal(loaded.labels, labels)
 
@@ -49,15 +50,26 @@ def test_reads_a_folder(tmp_path, digits, suffix, place):
 @pytest.mark.parametrize("wanted", [(3,), (0, 4, 9)])
 def test_only_the_digits_asked_for(digits, wanted):
     images, labels = digits
-    chosen = data.Digits(images.unsqueeze(1), labels).only(wanted)
+    chosen = data.Images(images.unsqueeze(1), labels).only(wanted)
     assert chosen.labels.unique().tolist() == list(wanted)
     assert len(chosen) == 2 * len(wanted)
     assert torch.equal(chosen.images[0, 0], images[wanted[0]])
 
 
+def test_a_choice_of_nothing_is_refused(digits):
+    images, labels = digits
+    some = data.Images(images.unsqueeze(1), labels % 3)
+    with pytest.raises(UsageError, match=r"--digits 7 8: none of the 20 images is one; choose from 0 1 2$"):
+        some.only((8, 7))
+    unlabelled = data.Images(images.unsqueeze(1), torch.zeros(20, dtype=torch.int64))
+    with pytest.raises(UsageError, match=r"--digits 3: none .*they have no labels: leave --digits out$"):
+        unlabelled.only((3,))
+    assert len(unlabelled.only(range(10))) == 20
+
+
 def test_sampling_is_uniform_scaled_and_reproducible():
     images = torch.arange(4, dtype=torch.uint8).mul(85).reshape(4, 1, 1, 1).expand(4, 1, 28, 28)
-    digits = data.Digits(images, torch.arange(4))
+    digits = data.Images(images, torch.arange(4))
     batch = digits.sample(4000, torch.Generator().manual_seed(0))
     assert batch.shape == (4000, 1, 28, 28)
     assert batch.dtype == torch.float32
@@ -69,7 +81,7 @@ def test_sampling_is_uniform_scaled_and_reproducible():
 
 @pytest.mark.parametrize("size", [1, 2, 3, 20])
 def test_shards_are_disjoint_and_the_whole(digits, size):
-    whole = data.Digits(digits[0].unsqueeze(1), torch.arange(20))
+    whole = data.Images(digits[0].unsqueeze(1), torch.arange(20))
     shards = [whole.shard(rank, size) for rank in range(size)]
     assert sorted(torch.cat([shard.labels for shard in shards]).tolist()) == list(range(20))
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
@@ -77,8 +89,21 @@ def test_shards_are_disjoint_and_the_whole(digits, size):
         assert torch.equal(shard.images, whole.images[shard.labels])
 
 
+def test_fingerprints_tell_images_apart_and_not_how_they_are_stored(digits):
+    images = digits[0].unsqueeze(1)
+    whole = data.Images(images, digits[1])
+    assert whole.fingerprint() == f"20 images, crc32 {zlib.crc32(images.numpy()):08x}"
+    strided = data.Images(torch.stack([images, images], 1)[:, 0], digits[1])
+    assert not strided.images.is_contiguous()
+    assert strided.fingerprint() == whole.fingerprint()
+    changed = images.clone()
+    changed[7, 0, 3, 3] ^= 1
+    others = [data.Images(changed, digits[1]), data.Images(images[1:], digits[1][1:]), whole.only((3,))]
+    assert len({other.fingerprint() for other in [whole, *others]}) == 4
+
+
 def test_more_shards_than_images_are_refused(digits):
-    whole = data.Digits(digits[0].unsqueeze(1), digits[1])
+    whole = data.Images(digits[0].unsqueeze(1), digits[1])
     with pytest.raises(UsageError, match="20 images are too few for 21 processes"):
         whole.shard(0, 21)
 
@@ -86,31 +111,31 @@ def test_more_shards_than_images_are_refused(digits):
 def test_another_size_of_image_is_refused(tmp_path):
     write(tmp_path, idx(torch.zeros(2, 32, 32)), idx(torch.zeros(2)))
     with pytest.raises(UsageError, match=r"\(32, 32\), expected \(28, 28\)"):
-        data.load(tmp_path)
+        data.load("mnist", tmp_path)
 
 
 def test_different_numbers_of_images_and_labels_are_refused(tmp_path, digits):
     write(tmp_path, idx(digits[0]), idx(digits[1][:-1]))
     with pytest.raises(UsageError, match="20 images but 19 labels"):
-        data.load(tmp_path)
+        data.load("mnist", tmp_path)
 
 
 def test_labels_beyond_nine_are_refused(tmp_path, digits):
     write(tmp_path, idx(digits[0]), idx(digits[1] + 1))
-    with pytest.raises(UsageError, match="label 10 is not a digit"):
-        data.load(tmp_path)
+    with pytest.raises(UsageError, match="label 10 is not one of ten"):
+        data.load("mnist", tmp_path)
 
 
 def test_no_images_at_all_are_refused(tmp_path):
     write(tmp_path, idx(torch.zeros(0, 28, 28)), idx(torch.zeros(0)))
     with pytest.raises(UsageError, match="hold no images"):
-        data.load(tmp_path)
+        data.load("mnist", tmp_path)
 
 
 def test_labels_missing_beside_images(tmp_path, digits):
-    (tmp_path / data.IMAGES["train"]).write_bytes(idx(digits[0]))
+    (tmp_path / mnist.IMAGES["train"]).write_bytes(idx(digits[0]))
     with pytest.raises(UsageError, match=r"no train-labels-idx1-ubyte or train-labels-idx1-ubyte\.gz"):
-        data.load(tmp_path)
+        data.load("mnist", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +153,7 @@ def test_labels_missing_beside_images(tmp_path, digits):
 def test_damaged_idx_files_are_refused(tmp_path, digits, damage, message):
     write(tmp_path, damage(idx(digits[0])), idx(digits[1]))
     with pytest.raises(UsageError, match=message):
-        data.load(tmp_path)
+        data.load("mnist", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -141,34 +166,23 @@ def test_damaged_idx_files_are_refused(tmp_path, digits, damage, message):
 )
 def test_damaged_gzip_files_are_refused(tmp_path, digits, damage):
     write(tmp_path, idx(digits[0]), idx(digits[1]), ".gz")
-    path = tmp_path / f"{data.IMAGES['train']}.gz"
+    path = tmp_path / f"{mnist.IMAGES['train']}.gz"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UsageError, match=r"cannot read .*fetch the file again"):
-        data.load(tmp_path)
+        data.load("mnist", tmp_path)
 
 
 def test_a_file_is_not_a_folder(tmp_path):
     path = tmp_path / "file"
     path.touch()
     with pytest.raises(UsageError, match="is a file"):
-        data.load(path)
+        data.load("mnist", path)
 
 
 def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
     def denied(*arguments):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(data, "_find", denied)  # root, as whom tests may run, is denied nothing
+    monkeypatch.setattr(mnist, "_find", denied)  # root, as whom tests may run, is denied nothing
     with pytest.raises(UsageError, match=r"--data .*cannot be read .*change its permissions"):
-        data.load(tmp_path)
-
-
-def test_without_files_and_network_the_remedy_is_named(tmp_path, monkeypatch):
-    datasets = pytest.importorskip("torchvision.datasets")
-
-    def unreachable(*args, **kwargs):
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(datasets, "MNIST", unreachable)
-    with pytest.raises(UsageError, match=r"download failed \(no route to host\).*embedded"):
-        data.load(tmp_path)
+        data.load("mnist", tmp_path)

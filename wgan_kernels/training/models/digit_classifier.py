@@ -47,6 +47,7 @@ def frozen_classifier(device: torch.device | str = "cpu") -> DigitClassifier:
     """The shipped classifier on ``device``: evaluation mode, no gradients."""
     load = optional("safetensors.torch", "the digit classifier").load
     weights = (resources.files("wgan_kernels.training") / WEIGHTS).read_bytes()
-    classifier = DigitClassifier()
-    classifier.load_state_dict(load(weights))
+    with torch.device("meta"):  # first weights would draw the training's random numbers
+        classifier = DigitClassifier()
+    classifier.load_state_dict(load(weights), assign=True)
     return classifier.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)

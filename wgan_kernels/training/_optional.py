@@ -5,7 +5,7 @@ import importlib.util
 from types import ModuleType
 
 # Import names, in the order in which a run needs them.
-PACKAGES = ("tyro", "yaml", "safetensors", "torchmetrics", "PIL", "matplotlib", "rich")
+PACKAGES = ("tyro", "yaml", "safetensors", "torchmetrics", "ot", "PIL", "matplotlib", "rich")
 INSTALL = 'pip install "wgan-kernels[train]"'
 
 
@@ -17,7 +17,7 @@ def optional(name: str, purpose: str) -> ModuleType:
     """The module ``name``. Raises MissingPackage, which says what it is for and how to install it."""
     try:
         return importlib.import_module(name)
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision beside a torch it was not built for
         package = name.partition(".")[0]
         raise MissingPackage(f"{purpose} needs {package} ({error}): {INSTALL}") from error
 

@@ -2,6 +2,7 @@
 
     python examples/train_mnist.py --method wgan-gp --out runs/mnist-wgan-gp
     python examples/train_mnist.py --method wgan --digits 3 --out runs/threes
+    python examples/train_mnist.py --preset s3-wgan-gp --out runs/s3-wgan-gp
     python examples/train_mnist.py --out runs/mnist-wgan-gp --resume --iterations 5000
 
 Needs ``pip install "wgan-kernels[train]"``; no network, no GPU. One iteration is in wgan_kernels/training/trainer.py.
@@ -17,4 +18,4 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from wgan_kernels.training.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(dataset="mnist"))

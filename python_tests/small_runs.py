@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from wgan_kernels.training.config import Config
+from wgan_kernels.training.presets import COMPACT
 
 SMALL = {
     "batch_size": 4, "n_critic": 2, "latent": 8, "device": "cpu", "digits": (3,),
@@ -14,7 +14,7 @@ METHODS = ("wgan", "wgan-gp")
 
 
 def config(method, out=None, **changes):
-    return replace(Config.of(method), **SMALL | {"out": out, "iterations": 12} | changes)
+    return replace(COMPACT[method], **SMALL | {"out": out, "iterations": 12} | changes)
 
 
 def flat(state) -> list[torch.Tensor]:

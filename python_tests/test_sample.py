@@ -120,7 +120,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(trained, main, tm
         ("--run nowhere", "--run nowhere: holds no checkpoints; name the --out of a training run"),
         ("--weights nothing.safetensors", "nothing.safetensors cannot be read as safetensors"),
         ("--weights text", "text cannot be read as safetensors"),
-        ("--weights CRITIC", "does not say the generator's latent size"),
+        ("--weights CRITIC", "does not say the generator's latent"),
         ("--run RUN --out text", "--out text: cannot be made"),
         ("--run RUN --steps 1", "--steps 1: expected a whole number from 2"),
         ("--run RUN --grid -1", "--grid -1: expected a whole number from 0"),
@@ -182,4 +182,4 @@ def test_a_circle_closes_at_equal_steps_and_stays_normal():
 def test_weights_of_another_network_are_refused(trained):
     state = trained.trainer.critic.state_dict()
     with pytest.raises(UsageError, match="holds no weights of this generator"):
-        weights.generator_of(state, 8, Path("somewhere"))
+        weights.generator_of(state, "compact", 8, (1, 28, 28), Path("somewhere"))

@@ -13,6 +13,7 @@ from PIL import Image
 
 from wgan_kernels.training.cli import main
 from wgan_kernels.training.config import Config
+from wgan_kernels.training.presets import COMPACT
 
 pytest.importorskip("tyro", reason="the command line needs tyro")
 
@@ -164,7 +165,7 @@ def test_help_names_every_flag_and_the_methods_defaults(capsys, method):
     text = capsys.readouterr().out
     for name in Config.__dataclass_fields__:
         assert "--" + name.replace("_", "-") in text
-    assert f"(default: {Config.of(method).iterations})" in text
+    assert f"(default: {COMPACT[method].iterations})" in text
 
 
 def test_a_missing_package_is_named_with_the_remedy():

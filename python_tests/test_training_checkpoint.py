@@ -162,7 +162,7 @@ def test_another_format_is_refused_rather_than_passed_over(tmp_path, monkeypatch
     monkeypatch.setattr(checkpoint, "FORMAT", 99)
     save(tmp_path, 2)
     monkeypatch.undo()
-    with pytest.raises(UsageError, match=r"000002\.pt is not a checkpoint of format 2"):
+    with pytest.raises(UsageError, match=r"000002\.pt is not a checkpoint of format 3"):
         checkpoint.newest(tmp_path)
 
 

@@ -19,11 +19,12 @@ import torch
 from torch import multiprocessing, nn
 
 import wgan_kernels as wk
-from wgan_kernels.training import checkpoint, data, distributed
+from wgan_kernels.training import checkpoint, data, distributed, models
 from wgan_kernels.training.cli import main, parse
-from wgan_kernels.training.config import Config, take_own_gpu
+from wgan_kernels.training.config import Config
+from wgan_kernels.training.device import take_own_gpu
 from wgan_kernels.training.errors import UsageError
-from wgan_kernels.training.models import Critic
+from wgan_kernels.training.presets import COMPACT
 from wgan_kernels.training.trainer import Trainer
 
 pytest.importorskip("tyro", reason="the command line needs tyro")
@@ -50,7 +51,7 @@ def gradients(way, dtype, real, fake, eps, latent):
     """(gradients, parameters) after one step; networks begin with rank 0's weights."""
     torch.manual_seed(distributed.rank())
     critic, generator = (
-        Critic().to(dtype),
+        models.critic("compact", (1, 28, 28)).to(dtype),
         nn.Sequential(nn.Linear(8, 28 * 28), nn.Tanh(), nn.Unflatten(1, (1, 28, 28))),
     )
     generator = generator.to(dtype)
@@ -131,10 +132,10 @@ def exchanges(folder):
 
 def train(method):
     """Three iterations; the last of them again, resumed; the state after, and what this rank drew from."""
-    config = replace(Config.of(method), **SETTINGS, seed=distributed.rank())  # other weights, until they are broadcast
+    config = replace(COMPACT[method], **SETTINGS, seed=distributed.rank())  # other weights, until they are broadcast
     threes = data.embedded().only([3])
     trainer = Trainer(config, threes)
-    drawn = [trainer.random.initial_seed(), trainer.digits.images]
+    drawn = [trainer.random.initial_seed(), trainer.data.images]
     trainer.iterate()
     trainer.iterate()
     resumed = Trainer(config, threes)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from small_runs import METHODS, config, flat
 
-from wgan_kernels.training import atomic, checkpoint, data, report, run, weights
+from wgan_kernels.training import atomic, checkpoint, report, run, weights
 from wgan_kernels.training.config import Config
+from wgan_kernels.training.data import mnist as files
 from wgan_kernels.training.errors import UsageError
 from wgan_kernels.training.run import Diverged, Run
 
@@ -308,11 +309,11 @@ def test_a_resumed_run_with_other_settings_or_data_is_refused(tmp_path):
         Run(replace(asked, iterations=2))
     mnist = tmp_path / "mnist"
     mnist.mkdir()
-    threes = begun.digits.images[:10, 0].clone()
+    threes = begun.data.images[:10, 0].clone()
     header = bytes((0, 0, 8, 3, 0, 0, 0, 10, 0, 0, 0, 28, 0, 0, 0, 28))
-    (mnist / data.IMAGES["train"]).write_bytes(header + threes.numpy().tobytes())
-    (mnist / data.LABELS["train"]).write_bytes(bytes((0, 0, 8, 1, 0, 0, 0, 10)) + bytes([3] * 10))
-    with pytest.raises(UsageError, match=r"--data .*not the images"):
+    (mnist / files.IMAGES["train"]).write_bytes(header + threes.numpy().tobytes())
+    (mnist / files.LABELS["train"]).write_bytes(bytes((0, 0, 8, 1, 0, 0, 0, 10)) + bytes([3] * 10))
+    with pytest.raises(UsageError, match=r"--data .*not the data"):
         Run(replace(asked, data=mnist))
 
 

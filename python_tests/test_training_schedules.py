@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
 import wgan_kernels as wk
 from wgan_kernels.training import data
@@ -11,16 +10,10 @@ from wgan_kernels.training.config import Config
 from wgan_kernels.training.schedules import critic_updates, critic_updates_before, is_penalised, learning_rate
 from wgan_kernels.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ORIGINAL = Config(n_critic_schedule="original")
 SMALL = {"batch_size": 2, "n_critic": 3, "latent": 8, "device": "cpu", "digits": (3,), "iterations": 10}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,7 @@ import wgan_kernels as wk
 from wgan_kernels.training import data
 from wgan_kernels.training.trainer import Trainer
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # batches of 4 gain nothing from more, and lose much where other processes run
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

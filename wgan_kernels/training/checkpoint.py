@@ -16,7 +16,7 @@ import torch
 from . import atomic
 from .errors import UsageError
 
-FORMAT = 2
+FORMAT = 3
 MARK = b"\nsha256 of all before: "
 TRAILER = len(MARK) + hashlib.sha256().digest_size
 

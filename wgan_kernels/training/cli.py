@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,16 +10,24 @@ import torch
 
 from . import checkpoint, distributed
 from ._optional import MissingPackage, check_installed, optional
-from .config import Config, take_own_gpu
+from .config import Config
+from .data import Images, Toy
+from .device import take_own_gpu
 from .errors import UsageError
 from .folder import RunFolder
+from .limits import LABELLED
+from .presets import defaults
 from .run import Diverged, Run, places
 
 RANK = int(os.environ.get("RANK", 0))  # torchrun's, also when the ranks have parted
 
 
-def parse(arguments: Sequence[str] | None = None) -> Config:
-    """The resolved configuration of a command line: what it leaves out is the method's, or the resumed run's own."""
+def parse(arguments: Sequence[str] | None = None, dataset: str | None = None) -> Config:
+    """The resolved configuration of a command line: what it leaves out is the preset's, or the resumed run's own.
+
+    Args:
+        dataset: the only one of the script, instead of the preset's.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     asked = _cli([argument for argument in arguments if argument not in ("-h", "--help")], Config())
     if asked.out is None and asked.resume:
@@ -27,7 +35,11 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     if asked.out is None and distributed.max_restarts() > 0:
         raise UsageError("torchrun --max-restarts: add --out, the folder that a restart goes on with")
     if not asked.resume and not _is_restart(asked):
-        return _cli(arguments, Config.of(asked.method)).resolved()
+        start = defaults(asked.method, asked.preset)
+        config = _cli(arguments, replace(start, dataset=dataset or start.dataset))
+        if dataset not in (None, config.dataset):
+            raise UsageError(f"--dataset {config.dataset}: this script is for {dataset}; use examples/train.py")
+        return config.resolved()
     state, _ = checkpoint.newest(RunFolder(asked.out).checkpoints)
     stored = Config.from_plain(state["config"])
     return replace(_cli(arguments, replace(stored, resume=False)), resume=True).resolved()
@@ -47,15 +59,18 @@ def _cli(arguments: Sequence[str], default: Config) -> Config:
     return tyro.cli(Config, args=arguments, default=default, config=markers)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, dataset: str | None = None) -> int:
     """Trains as the arguments say, alone or as one of ``torchrun``'s processes.
+
+    Args:
+        dataset: the only one of the script; None: whichever the arguments name.
 
     Returns the exit status: 0 done, 1 diverged or without another process, 2 wrong arguments, 130 interrupted.
     """
     try:
         check_installed()
         with distributed.session():
-            return _train(arguments)
+            return _train(partial(parse, arguments, dataset))
     except (UsageError, MissingPackage) as error:
         _complain(str(error))
         return 2
@@ -72,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _train(arguments: Sequence[str] | None) -> int:
-    config = distributed.from_rank_0(partial(parse, arguments))
+def _train(parsed: Callable[[], Config]) -> int:
+    config = distributed.from_rank_0(parsed)
     take_own_gpu(config.device)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS asks for
@@ -100,10 +115,16 @@ def _command() -> str:
 def _announce(run: Run) -> None:
     config = run.config
     begin = f"from iteration {run.trainer.iteration} " if config.resume else ""
+    kind = "digits" if config.dataset == "mnist" else "classes"
+    of = f" of the {kind} {' '.join(map(str, config.digits))}" if config.dataset in LABELLED else ""
     print(
-        f"{config.method}: {config.iterations} iterations {begin}on {places(config)}, "
-        f"{len(run.digits)} images of {'the digits ' + ' '.join(map(str, config.digits))} → {config.out}",
+        f"{config.method if config.preset == 'compact' else config.preset}: {config.iterations} iterations {begin}"
+        f"on {places(config)}, {_what(run.data)}{of} → {config.out}",
         flush=True,
     )
     if not run.random_goes_on:
         print("another device or number of processes than before: the random numbers start anew", flush=True)
+
+
+def _what(data: Images | Toy) -> str:
+    return f"{len(data)} images" if isinstance(data, Images) else data.name

@@ -1,4 +1,4 @@
-"""Everything a run is decided by. The fields are the flags of the script and the lines of ``config.yaml``."""
+"""Everything a run is decided by. The fields are the flags of the scripts and the lines of ``config.yaml``."""
 
 import math
 from collections.abc import Mapping
@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
-
-from . import distributed
 from ._optional import optional
+from .data import DATASETS
+from .device import resolve_device
 from .errors import UsageError
+from .limits import ALL_LABELS, check_ranges
+from .models import CRITICS, GENERATORS
 
-ALL_DIGITS = tuple(range(10))
+PATHS = ("out", "data")
 
 # A resumed run may differ from the run it continues in these, and in nothing else.
 FREE_ON_RESUME = frozenset(
@@ -23,40 +24,77 @@ FREE_ON_RESUME = frozenset(
 
 @dataclass(frozen=True)
 class Config:
-    """Train a Wasserstein GAN on MNIST digits. The defaults shown are those of the method on the command line."""
+    """Train a Wasserstein GAN. The defaults shown are those of the --preset and the --method that are asked for."""
 
     method: Literal["wgan", "wgan-gp"] = "wgan-gp"
-    """wgan: RMSprop and clipped weights (Arjovsky et al. 2017).
-    wgan-gp: Adam and the gradient penalty (Gulrajani et al. 2017)."""
+    """wgan: clipped weights (Arjovsky et al. 2017). wgan-gp: the gradient penalty (Gulrajani et al. 2017)."""
+    preset: Literal[
+        "compact",
+        "s0",
+        "s1-dcgan",
+        "s1-dcgan-plain",
+        "s1-mlp",
+        "s3-wgan",
+        "s3-wgan-gp",
+        "wgan-gp-mnist",
+        "wgan-gp-cifar10",
+        "toy",
+    ] = "compact"
+    """The settings of a document or a paper, to be changed by the flags beside it; docs/presets.md tells them.
+    compact: ours, for digits in minutes on a CPU."""
     out: Path | None = None
     """Folder for everything the run writes: a new or an empty one.
-    Left out: the first free one of runs/mnist-METHOD, runs/mnist-METHOD-2, …"""
+    Left out: the first free one of runs/DATASET-METHOD, runs/DATASET-METHOD-2, …, or with the preset's name."""
     resume: bool = False
     """Go on with the run in --out from its checkpoint, with its settings.
     Only --iterations, --time-limit, --device, --data and the --…-every may change."""
+
+    dataset: Literal[DATASETS] = "mnist"
+    """What is to be learned: images, or a distribution in the plane."""
     data: Path | None = None
-    """Folder with the 60,000 training digits as IDX files, gzipped or not; downloaded into it if it holds none.
-    Left out: the 10,000 digits embedded in the package."""
-    digits: tuple[int, ...] = ALL_DIGITS
-    """Train on these digits only: --digits 3 or --digits 3 4 6."""
+    """Folder with the data set's files; downloaded into it if it holds none and torchvision can.
+    Left out: 10,000 MNIST digits embedded in the package; of the plane's distributions there are no files."""
+    side: int = 64
+    """celeba, folder: images are cropped to squares of so many pixels."""
+    digits: tuple[int, ...] = ALL_LABELS
+    """Train on these digits only: --digits 3 or --digits 3 4 6. Of fashion-mnist, cifar10 and svhn: these classes."""
+
+    generator: Literal[GENERATORS] = "compact"
+    """The generating network."""
+    critic: Literal[CRITICS] = "compact"
+    """The scoring network. For wgan-gp one without BatchNorm: the penalty is about each image's own gradient."""
 
     iterations: int = 700
     """Generator updates in all."""
     time_limit: float = math.inf
     """Stop after so many minutes of training, as if --iterations had been reached."""
     batch_size: int = 64
-    """Real images, and generated ones, in each update; of each process, where torchrun starts several."""
+    """Real images, and generated ones, in each critic update; of each process, where torchrun starts several."""
+    generator_batch_size: int | None = None
+    """Generated images in each generator update. Left out: as many as --batch-size."""
+    critic_batches: Literal["joint", "in-turn"] = "joint"
+    """in-turn: a critic update is two, first on the real images, then on generated ones. wgan only."""
     n_critic: int = 5
     """Critic updates before each generator update."""
     n_critic_schedule: Literal["constant", "original"] = "constant"
     """original: 100 critic updates instead before each of the first 25 generator updates and every 500th,
     as in Arjovsky et al.'s own code."""
+    optimizer: Literal["rmsprop", "adam"] = "adam"
+    """Of both networks."""
     lr: float = 3e-3
     """Learning rate of both networks at the start."""
     lr_end: float = 0.0
     """What is left of it at --iterations, as a fraction: it falls along a line, 1 keeps it as it is."""
+    alpha: float = 0.99
+    """rmsprop: decay of the mean square per update. PyTorch's is 0.99, that of Keras 0.9."""
+    beta1: float = 0.5
+    """adam: decay of the mean gradient per update."""
+    beta2: float = 0.9
+    """adam: decay of the mean square per update."""
     clip: float = 0.01
     """wgan: every critic parameter is clamped into [-clip, clip] after each update."""
+    clipped: Literal["all", "convolutions"] = "all"
+    """wgan: convolutions: clamp the kernels of the critic's convolutions, and nothing else."""
     penalty_weight: float = 10.0
     """wgan-gp: weight of the gradient penalty in the critic's loss."""
     penalty_every: int = 1
@@ -87,21 +125,16 @@ class Config:
     keep: int = 3
     """Checkpoints kept, the newest: should one be damaged, a resumed run goes on from the one before."""
 
-    @classmethod
-    def of(cls, method: str) -> "Config":
-        """The defaults of a method: docs/training.md says where they come from and how they were chosen."""
-        wgan = cls(method="wgan", iterations=6000, lr=5e-5, lr_end=1.0, ema_decay=0.998)
-        return {"wgan": wgan, "wgan-gp": cls()}[method]
-
     def resolved(self) -> "Config":
         """The same with every open choice made: out, device. Raises UsageError on a value out of range."""
+        name = self.method if self.preset == "compact" else self.preset
         chosen = replace(
             self,
-            out=self.out or first_free(Path("runs") / f"mnist-{self.method}"),
+            out=self.out or first_free(Path("runs") / f"{self.dataset}-{name}"),
             digits=tuple(sorted(set(self.digits))),
             device=resolve_device(self.device),
         )
-        _check_ranges(chosen)
+        check_ranges(chosen)
         return chosen
 
     def to_yaml(self) -> str:
@@ -114,7 +147,7 @@ class Config:
     def to_plain(self) -> dict[str, object]:
         """Field values as str, int, float, bool, list and None, for YAML and for a checkpoint."""
         values = asdict(self)
-        for name in ("out", "data"):
+        for name in PATHS:
             values[name] = None if values[name] is None else str(values[name])
         return {**values, "digits": list(self.digits)}
 
@@ -125,7 +158,7 @@ class Config:
         if unknown := sorted(set(values) - known):
             raise UsageError(f"config: unknown field {', '.join(unknown)}; it was written by another version")
         values = dict(values)
-        for name in ("out", "data"):
+        for name in PATHS:
             values[name] = None if values.get(name) is None else Path(values[name])
         if "digits" in values:
             values["digits"] = tuple(values["digits"])
@@ -139,32 +172,6 @@ def first_free(folder: Path) -> Path:
         number += 1
         candidate = folder.with_name(f"{folder.name}-{number}")
     return candidate
-
-
-def resolve_device(name: str) -> str:
-    """The device's name with "auto" decided. Raises UsageError where this machine has no such device."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:  # a PyTorch without CUDA asserts
-        reason = str(error).splitlines()[0].partition(". ")[0]
-        raise UsageError(f"--device {name}: cannot be used here ({reason}); use --device cpu or auto") from error
-    return name
-
-
-def take_own_gpu(device: str) -> None:
-    """Of several processes, each makes the GPU of its own the one that "cuda" stands for. Raises UsageError."""
-    kind, _, number = device.partition(":")
-    if distributed.size() == 1 or kind == "cpu":
-        return
-    if number:
-        raise UsageError(f"--device {device}: each process has a GPU of its own; leave the number out: --device {kind}")
-    if distributed.local_rank() >= torch.cuda.device_count():
-        raise UsageError(
-            f"--nproc-per-node: this machine has {torch.cuda.device_count()} GPUs; start as many processes"
-        )
-    torch.cuda.set_device(distributed.local_rank())
 
 
 def check_same_run(stored: Config, asked: Config) -> None:
@@ -181,26 +188,3 @@ def check_same_run(stored: Config, asked: Config) -> None:
 
 def _shown(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _check_ranges(config: Config) -> None:
-    if not config.digits or not set(config.digits) <= set(ALL_DIGITS):
-        wrong = _shown(tuple(digit for digit in config.digits if digit not in ALL_DIGITS)) or "nothing"
-        raise UsageError(f"--digits {wrong}: expected digits from 0 to 9, for example --digits 3 or --digits 3 4 6")
-    counts = ("iterations", "batch_size", "n_critic", "penalty_every", "latent")
-    for name in (*counts, "log_every", "sample_every", "eval_every", "checkpoint_every", "keep"):
-        if getattr(config, name) < 1:
-            raise UsageError(
-                f"--{name.replace('_', '-')} {getattr(config, name)}: expected a whole number of at least 1"
-            )
-    for name in ("lr", "clip"):
-        if not 0 < getattr(config, name) < math.inf:
-            raise UsageError(f"--{name} {getattr(config, name)}: expected a positive number")
-    if not 0 <= config.penalty_weight < math.inf:
-        raise UsageError(f"--penalty-weight {config.penalty_weight}: expected a number of at least 0")
-    if not 0 <= config.lr_end <= 1:
-        raise UsageError(f"--lr-end {config.lr_end}: expected a fraction in [0, 1]")
-    if not 0 <= config.ema_decay < 1:
-        raise UsageError(f"--ema-decay {config.ema_decay}: expected a number in [0, 1)")
-    if not config.time_limit > 0:
-        raise UsageError(f"--time-limit {config.time_limit}: expected a positive number of minutes")

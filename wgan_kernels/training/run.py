@@ -4,25 +4,23 @@ import copy
 import math
 import sys
 import time
-import zlib
-from dataclasses import asdict
 from functools import partial
 
 import torch
 
-from . import checkpoint, distributed, report, weights
+from . import checkpoint, distributed, pictures, report, weights
 from .config import Config, check_same_run
-from .data import Digits, load
+from .data import Images, Toy, load
 from .errors import UsageError
 from .folder import RunFolder
 from .interruption import Stop, Stopped, stop_on_signal
-from .metrics import Judge, Verdict
+from .limits import LABELLED
+from .metrics import Verdict, judge_of
 from .progress import progress
 from .schedules import critic_updates, critic_updates_before
 from .trainer import Metrics, Trainer
 
-EVALUATED = 5000  # generated images per verdict; the FID depends on their number, so it is the same everywhere
-PICTURED = report.ROWS**2
+EVALUATED = 5000  # generated samples per verdict; the FID depends on their number, so it is the same everywhere
 PATIENCE = 0.4  # seconds: how long an iteration may keep a stop waiting, which is to have saved within one
 
 
@@ -41,11 +39,12 @@ class Run:
         self.config, self.folder = config, RunFolder(config.out)
         self.leads = distributed.rank() == 0
         state = distributed.from_rank_0(self._stored_state if config.resume else self.folder.check_new)
-        digits = distributed.once_per_machine_first(partial(load, config.data)).only(config.digits)
-        self.digits = digits.to(config.device)
-        self.fingerprint = _fingerprint(digits)
-        self.judge = Judge(self.digits) if self.leads else None
-        self.trainer = Trainer(config, self.digits)
+        data = distributed.once_per_machine_first(partial(chosen_data, config))
+        self.fingerprint = data.fingerprint()
+        self.data = data.to(config.device)
+        self.trainer = Trainer(config, self.data)
+        self.judge = judge_of(self.data, config.dataset, config.digits) if self.leads else None
+        self.picture = pictures.picture_of(self.data, config.device)
         self.before = 0.0  # seconds of training in earlier runs
         self.row: dict[str, object] | None = None  # of the latest iteration, while it is not logged yet
         self.verdict: Verdict | None = None  # the latest
@@ -57,7 +56,7 @@ class Run:
             self._take_over(state)
         # Noise of its own: pictures and verdicts must not move the training's random numbers.
         noise = torch.Generator().manual_seed(config.seed + 1)
-        self.pictured = torch.randn(PICTURED, config.latent, generator=noise)
+        self.pictured = torch.randn(self.picture.count, config.latent, generator=noise)
         self.evaluated = torch.randn(EVALUATED, config.latent, generator=noise)
 
     def train(self) -> bool:
@@ -132,13 +131,12 @@ class Run:
                     self.verdict = self.judge(stop.unless_asked(self.trainer.sample(self.evaluated)))
                 except Stopped:
                     return
-                self.row |= asdict(self.verdict)
+                self.row |= self.verdict
             self.folder.append(self.row)
             self.row = None
-        picture = self.folder.frame(done)
-        if (self.report_owed or done % self.config.sample_every == 0) and not picture.exists():
-            (images,) = self.trainer.sample(self.pictured)
-            report.save_grid(images, picture)
+        frame = self.folder.frame(done)
+        if (self.report_owed or done % self.config.sample_every == 0) and not frame.exists():
+            self.picture.save(torch.cat(list(self.trainer.sample(self.pictured))), self.trainer.critic, frame)
 
     def _to_judge(self) -> bool:
         return self.report_owed or self.trainer.iteration % self.config.eval_every == 0
@@ -168,10 +166,11 @@ class Run:
         state = {
             "config": self.config.to_plain(),
             "data": self.fingerprint,
+            "shape": list(self.data.shape),
             "seconds": self.seconds(),
             "trainer": self.begun or self.trainer.state_dict(),
             "row": self.row,
-            "verdict": self.verdict and asdict(self.verdict),
+            "verdict": self.verdict,
             "report_owed": self.report_owed,
             "job": distributed.job(),
         }
@@ -201,31 +200,37 @@ class Run:
 
     def _take_over(self, state: dict) -> None:
         if state["data"] != self.fingerprint:
-            raise UsageError(f"--data {self.config.data}: not the images that the run in {self.config.out} began with")
+            raise UsageError(f"--data {self.config.data}: not the data that the run in {self.config.out} began with")
         self.random_goes_on = self.trainer.load_state_dict(state["trainer"])
         self.before = state["seconds"]
         self.row, self.report_owed = state["row"], state["report_owed"]
-        self.verdict = state["verdict"] and Verdict(**state["verdict"])
+        self.verdict = state["verdict"]
 
     def _finish(self) -> None:
         """The film, the curves, the weights and the table."""
         config, folder, trainer = self.config, self.folder, self.trainer
         verdict, seconds, done = self.verdict, self.seconds(), trainer.iteration
-        report.save_film(folder.frames(), folder.film)
-        report.save_curves(folder.rows(), folder.curves, f"{config.method} on MNIST, {done} iterations")
-        words = {"method": config.method, "digits": config.digits, "iterations": done}
-        weights.export(trainer.ema.module, folder.generator, {**words, "latent": config.latent})
-        weights.export(trainer.critic, folder.critic, words)
+        report.save_film(folder.frames(), folder.film, self.picture.scale)
+        name = config.method if config.preset == "compact" else config.preset
+        title = f"{name} on {config.dataset}, {done} iterations"
+        report.save_curves(folder.rows(), folder.curves, title, self.judge.headline)
+        words = {"method": config.method, "dataset": config.dataset, "digits": config.digits, "iterations": done}
+        network = {"network": config.generator, "latent": config.latent, "shape": self.data.shape}
+        weights.export(trainer.ema.module, folder.generator, words | network)
+        weights.export(trainer.critic, folder.critic, words | {"network": config.critic, "shape": self.data.shape})
         figures = {
-            "method": config.method,
+            "method": name,
             "iterations": f"{done}, with {critic_updates_before(config, done)} critic updates",
             "time": f"{seconds:.0f} s, {1e3 * seconds / done:.0f} ms per iteration on {places(config)}",
-            "classifier-FID": f"{verdict.fid:.2f}, {EVALUATED} images against {len(self.digits)}",
-            "classifier's confidence": f"{verdict.confidence:.3f}",
-            "smallest mode": f"{verdict.smallest_mode(config.digits):.1%}",
         }
         written = {"samples": folder.frame(done), "film": folder.film, "curves": folder.curves}
-        report.print_results(figures, verdict, written | {"weights": folder.generator})
+        report.print_results(figures, self.judge.words(verdict), written | {"weights": folder.generator})
+
+
+def chosen_data(config: Config) -> Images | Toy:
+    """What the run learns from, on the CPU. Raises UsageError where it is missing or damaged."""
+    data = load(config.dataset, config.data, config.side)
+    return data.only(config.digits) if config.dataset in LABELLED else data
 
 
 def places(config: Config) -> str:
@@ -238,7 +243,3 @@ def _asked(stop: Stop) -> bool:
     """Whether a stop is asked of any rank: all of them stop after the same iteration."""
     (asked,) = distributed.anyone(stop.asked)
     return asked
-
-
-def _fingerprint(digits: Digits) -> str:
-    return f"{len(digits)} images, crc32 {zlib.crc32(digits.images.numpy()):08x}"

@@ -9,18 +9,18 @@ import math
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from . import checkpoint, report, weights
 from ._optional import optional
 from .config import Config
 from .errors import UsageError
 from .folder import RunFolder
-from .models import Generator
 
 FRAME_MS = 60
 
 
-def generator_of_run(run: Path) -> tuple[Generator, int, list[str]]:
+def generator_of_run(run: Path) -> tuple[nn.Module, int, list[str]]:
     """The averaged generator of a run's newest whole checkpoint, its iteration, and a sentence on each damaged one."""
     folder = RunFolder(run).checkpoints
     if not checkpoint.saved(folder):
@@ -28,8 +28,11 @@ def generator_of_run(run: Path) -> tuple[Generator, int, list[str]]:
     state, damaged = checkpoint.newest(folder)
     average = {name.removeprefix("module."): tensor for name, tensor in state["trainer"]["ema"].items()}
     del average["n_averaged"]
-    latent = Config.from_plain(state["config"]).latent
-    return weights.generator_of(average, latent, folder), state["trainer"]["iteration"], damaged
+    config, shape = Config.from_plain(state["config"]), state["shape"]
+    if len(shape) != 3:
+        raise UsageError(f"--run {run}: its generator draws points, not images; its samples/ show them")
+    generator = weights.generator_of(average, config.generator, config.latent, shape, folder)
+    return generator, state["trainer"]["iteration"], damaged
 
 
 def slerp(start: torch.Tensor, end: torch.Tensor, steps: int) -> torch.Tensor:
@@ -57,20 +60,20 @@ def circle(one: torch.Tensor, other: torch.Tensor, steps: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def save_grid(generator: Generator, path: Path, noise: torch.Generator, rows: int) -> None:
+def save_grid(generator: nn.Module, path: Path, noise: torch.Generator, rows: int) -> None:
     """``rows`` rows of ``rows`` digits."""
     report.save_grid(generator(_draw(generator, rows * rows, noise)), path, rows)
 
 
 @torch.no_grad()
-def save_strips(generator: Generator, path: Path, noise: torch.Generator, rows: int, steps: int) -> None:
+def save_strips(generator: nn.Module, path: Path, noise: torch.Generator, rows: int, steps: int) -> None:
     """In each row one digit becomes another, in ``steps`` pictures."""
     latent = slerp(_draw(generator, rows, noise), _draw(generator, rows, noise), steps)
     report.save_grid(generator(latent.flatten(0, 1)), path, steps)
 
 
 @torch.no_grad()
-def save_walk(generator: Generator, path: Path, noise: torch.Generator, rows: int, frames: int) -> None:
+def save_walk(generator: nn.Module, path: Path, noise: torch.Generator, rows: int, frames: int) -> None:
     """``rows`` rows of ``rows`` digits, each on a circle of its own through the latent space, as a GIF without end."""
     image = optional("PIL.Image", "writing pictures")
     latent = circle(_draw(generator, rows * rows, noise), _draw(generator, rows * rows, noise), frames)
@@ -78,5 +81,5 @@ def save_walk(generator: Generator, path: Path, noise: torch.Generator, rows: in
     report.save_animation(pictures, FRAME_MS, path)
 
 
-def _draw(generator: Generator, count: int, noise: torch.Generator) -> torch.Tensor:
-    return torch.randn(count, generator.project.in_features, generator=noise)
+def _draw(generator: nn.Module, count: int, noise: torch.Generator) -> torch.Tensor:
+    return torch.randn(count, generator.latent, generator=noise)

@@ -10,8 +10,9 @@ import wgan_kernels as wk
 
 from . import distributed
 from .config import Config
-from .data import Digits
-from .models import Critic, Generator, NormalisedCritic
+from .data import Images, Toy
+from .in_turn import InTurnStep
+from .networks import critic_optimizer, generator_optimizer, networks
 from .schedules import critic_updates, critic_updates_before, is_penalised, learning_rate
 
 Metrics = dict[str, torch.Tensor]  # 0-d, not synchronised
@@ -25,24 +26,22 @@ class Trainer:
     All randomness after the weights' initialisation comes from ``self.random``, so that its state and the networks' are
     the whole state: a run that was stopped and resumed equals one that was not, bit for bit on a CPU.
 
-    Of several ranks, each draws from its own shard of the digits with its own random numbers; gradients are averaged
+    Of several ranks, each draws from its own shard of the data with its own random numbers; gradients are averaged
     before every optimizer step and the statistics of BatchNorm after every iteration, so that the networks, their
     average and the optimizers are the same on all of them.
     """
 
-    def __init__(self, config: Config, digits: Digits):
-        """config: resolved. digits: on config.device."""
-        self.config, self.digits = config, digits.shard(distributed.rank(), distributed.size())
+    def __init__(self, config: Config, data: Images | Toy):
+        """config: resolved. data: on config.device. Raises UsageError where the networks do not suit them."""
+        self.config, self.data = config, data.shard(distributed.rank(), distributed.size())
         self.iteration = 0
         torch.manual_seed(config.seed)
-        critic = Critic() if config.method == "wgan-gp" else NormalisedCritic()
-        self.critic = critic.to(config.device, memory_format=torch.channels_last)
-        self.generator = Generator(config.latent).to(config.device, memory_format=torch.channels_last)
+        self.generator, self.critic = networks(config, data.shape)
         distributed.broadcast_([*self.critic.state_dict().values(), *self.generator.state_dict().values()])
         # With its buffers: the mean of BatchNorm's statistics is close to the statistics of the mean weights.
         self.ema = AveragedModel(self.generator, multi_avg_fn=self._average, use_buffers=True).eval()
-        self.critic_optimizer = _optimizer(config, self.critic, clip=config.clip if config.method == "wgan" else None)
-        self.generator_optimizer = _optimizer(config, self.generator)
+        self.critic_optimizer = critic_optimizer(config, self.critic)
+        self.generator_optimizer = generator_optimizer(config, self.generator)
         for optimizer in (self.critic_optimizer, self.generator_optimizer):
             distributed.average_gradients_before_step(optimizer)
         self.random = torch.Generator(config.device)
@@ -59,11 +58,12 @@ class Trainer:
         fakes = self._fakes(critic_updates(config, self.iteration))
         for update, fake in enumerate(fakes, start=critic_updates_before(config, self.iteration)):
             between()
-            real = self.digits.sample(config.batch_size, self.random)
+            real = self.data.sample(config.batch_size, self.random)
             step = self.critic_step if is_penalised(config, update) else self.unpenalised_critic_step
             metrics |= step(real, fake)
         between()
-        generator_loss = self.generator_step(self._noise(config.batch_size, self.random))["loss"]
+        count = config.generator_batch_size or config.batch_size
+        generator_loss = self.generator_step(self._noise(count, self.random))["loss"]
         # Each rank's batches are normalised by their own statistics; the running ones are for evaluation.
         distributed.average_(buffer for buffer in self.generator.buffers() if buffer.is_floating_point())
         self.ema.update_parameters(self.generator)
@@ -72,14 +72,14 @@ class Trainer:
         return losses | ({"penalty": metrics["penalty"]} if "penalty" in metrics else {})
 
     def look(self) -> Metrics:
-        """The critic on a batch of real and one of generated images: mean scores, their difference, and mean ‖∇f‖₂
+        """The critic on a batch of real and one of generated samples: mean scores, their difference, and mean ‖∇f‖₂
         between them, as the penalty sees it.
 
         With random numbers of its own: how often one looks must not change what is trained.
         """
         random = torch.Generator(self.config.device).manual_seed(self.iteration)
         (fake,) = self.sample(self._noise(self.config.batch_size, random))
-        real = self.digits.sample(self.config.batch_size, random)
+        real = self.data.sample(self.config.batch_size, random)
         points = wk.interpolate(real, fake, generator=random).requires_grad_()
         (gradient,) = torch.autograd.grad(self.critic(points).sum(), points)
         slope = wk.gradient_norm_penalty(gradient, target=0.0, reduction="none").sqrt().mean()
@@ -94,7 +94,7 @@ class Trainer:
 
     @torch.no_grad()
     def sample(self, latent: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Images of the averaged generator: latent [N, L] → batches of [≤ 500, 1, 28, 28] in [−1, 1]."""
+        """Samples of the averaged generator: latent [N, L] → batches of [≤ 500, *shape], images in [−1, 1]."""
         for noise in latent.to(self.config.device).split(SAMPLES):
             yield self.ema(noise)
 
@@ -146,7 +146,7 @@ class Trainer:
         decay = min(self.config.ema_decay, (1 + self.iteration) / (10 + self.iteration))
         get_ema_multi_avg_fn(decay)(averaged, current, count)
 
-    def _steps(self) -> tuple[wk.CriticStep, wk.CriticStep, wk.GeneratorStep]:
+    def _steps(self) -> tuple[Callable, Callable, wk.GeneratorStep]:
         """Not tuned on a CPU: what is fastest differs from run to run, and with it the last digits."""
         config = self.config
         shared = {
@@ -154,6 +154,9 @@ class Trainer:
             "precision": None if config.precision == "float32" else config.precision,
         }
         critic = self.critic, self.critic_optimizer
+        of_generator = wk.GeneratorStep(self.generator, self.critic, self.generator_optimizer, **shared)
+        if config.critic_batches == "in-turn":
+            return InTurnStep(*critic), InTurnStep(*critic), of_generator
         return (
             wk.CriticStep(
                 *critic,
@@ -163,7 +166,7 @@ class Trainer:
                 **shared,
             ),
             wk.CriticStep(*critic, penalty=None, **shared),
-            wk.GeneratorStep(self.generator, self.critic, self.generator_optimizer, **shared),
+            of_generator,
         )
 
     def _fakes(self, count: int) -> Iterator[torch.Tensor]:
@@ -177,10 +180,3 @@ class Trainer:
 
     def _noise(self, count: int, random: torch.Generator) -> torch.Tensor:
         return torch.randn(count, self.config.latent, device=self.config.device, generator=random)
-
-
-def _optimizer(config: Config, network: torch.nn.Module, clip: float | None = None) -> torch.optim.Optimizer:
-    """WGAN asks for an optimizer without momentum (its section 4); WGAN-GP for Adam."""
-    if config.method == "wgan":
-        return wk.optim.RMSprop(network.parameters(), config.lr, clip=clip)
-    return wk.optim.Adam(network.parameters(), config.lr, betas=(0.5, 0.9), clip=clip)

@@ -4,16 +4,15 @@ The words are JSON under one key: of several, safetensors writes the keys in an 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from . import atomic
+from . import atomic, models
 from ._optional import optional
 from .errors import UsageError
-from .models import Generator
 
 KEY = "wgan_kernels"
 
@@ -25,7 +24,7 @@ def export(network: nn.Module, path: Path, words: Mapping[str, object]) -> None:
     atomic.write(path, save(tensors, {KEY: json.dumps(words)}))
 
 
-def load_generator(path: Path) -> Generator:
+def load_generator(path: Path) -> nn.Module:
     """The generator that ``export`` wrote, in evaluation mode, on the CPU. Raises UsageError."""
     safe_open = optional("safetensors", "reading weights").safe_open
     try:
@@ -34,14 +33,16 @@ def load_generator(path: Path) -> Generator:
             words = json.loads((file.metadata() or {}).get(KEY, "{}"))
     except Exception as error:  # SafetensorError is an Exception and nothing nearer
         raise UsageError(f"{path} cannot be read as safetensors ({error}); name a generator.safetensors") from error
-    if "latent" not in words:
-        raise UsageError(f"{path} does not say the generator's latent size; name a generator.safetensors of a run")
-    return generator_of(tensors, words["latent"], path)
+    if missing := [word for word in ("network", "latent", "shape") if word not in words]:
+        raise UsageError(f"{path} does not say the generator's {missing[0]}; name a generator.safetensors of a run")
+    return generator_of(tensors, words["network"], words["latent"], words["shape"], path)
 
 
-def generator_of(state: Mapping[str, torch.Tensor], latent: int, source: Path) -> Generator:
+def generator_of(
+    state: Mapping[str, torch.Tensor], network: str, latent: int, shape: Sequence[int], source: Path
+) -> nn.Module:
     """A generator with the weights ``state``, in evaluation mode. Raises UsageError where they belong to another."""
-    generator = Generator(latent)
+    generator = models.generator(network, latent, tuple(shape))
     try:
         generator.load_state_dict(state)
     except RuntimeError as error:

@@ -1,0 +1,32 @@
+"""Where a run trains: the device of the machine, and of several processes each one's own."""
+
+import torch
+
+from . import distributed
+from .errors import UsageError
+
+
+def resolve_device(name: str) -> str:
+    """The device's name with "auto" decided. Raises UsageError where this machine has no such device."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # a PyTorch without CUDA asserts
+        reason = str(error).splitlines()[0].partition(". ")[0]
+        raise UsageError(f"--device {name}: cannot be used here ({reason}); use --device cpu or auto") from error
+    return name
+
+
+def take_own_gpu(device: str) -> None:
+    """Of several processes, each makes the GPU of its own the one that "cuda" stands for. Raises UsageError."""
+    kind, _, number = device.partition(":")
+    if distributed.size() == 1 or kind == "cpu":
+        return
+    if number:
+        raise UsageError(f"--device {device}: each process has a GPU of its own; leave the number out: --device {kind}")
+    if distributed.local_rank() >= torch.cuda.device_count():
+        raise UsageError(
+            f"--nproc-per-node: this machine has {torch.cuda.device_count()} GPUs; start as many processes"
+        )
+    torch.cuda.set_device(distributed.local_rank())

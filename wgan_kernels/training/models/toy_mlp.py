@@ -2,7 +2,7 @@
 
 The published latent is 2. Hidden layers begin as He et al. have it, the last as Glorot and Bengio, biases at zero.
 
-Source: Gulrajani et al. 2017, section 4, figure 1, and their code.
+Source: Gulrajani et al. 2017, section 3.1, figure 1, and their code.
 """
 
 from torch import nn

@@ -6,9 +6,7 @@ PY     := $(VENV)/bin/python
 TORCH  ?= 2.13.0
 WHEEL_CHECK := build/wheel-check
 # Tests of the source tree, of its benchmarks and of training: not for an installed wheel, or in need of torchvision.
-NOT_OF_THE_WHEEL := benchmarks_cli benchmarks_peers benchmarks_report build cuda_code cuda_on_host gallery imports \
-	layout philox sample train_mnist training_checkpoint training_config training_data training_distributed \
-	training_endurance training_metrics training_run training_schedules training_trainer wheel
+NOT_OF_THE_WHEEL := benchmarks_* build cuda_code cuda_on_host gallery* imports layout philox sample train_mnist training_* wheel
 NATIVE := setup.py pyproject.toml $(wildcard csrc/*/*)
 CXX_FILES = $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 
@@ -68,7 +66,7 @@ wheel-check: wheel           ## that wheel in a fresh environment: PYTHON=… wi
 	cd $(WHEEL_CHECK)/run && ../bin/python -c "import sys, torch, wgan_kernels as wk; table = wk.backends(); \
 		print('Python', sys.version, 'torch', torch.__version__, wk.__file__, table); \
 		assert wk.__file__.startswith(sys.prefix) and {table[key].chosen for key in table if 'cpu' in key} == {'cpp'}"
-	cd $(WHEEL_CHECK)/run && ../bin/python -m pytest $(NOT_OF_THE_WHEEL:%=--ignore=python_tests/test_%.py)
+	cd $(WHEEL_CHECK)/run && ../bin/python -m pytest $(NOT_OF_THE_WHEEL:%=--ignore-glob='*/test_%.py')
 	cd $(WHEEL_CHECK)/run && ../bin/python -m benchmarks run clip/1000x4 'interpolate/64x*'
 
 clean:

@@ -184,5 +184,5 @@ def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(mnist, "_find", denied)  # root, as whom tests may run, is denied nothing
-    with pytest.raises(UsageError, match=r"--data .*cannot be read .*change its permissions"):
+    with pytest.raises(UsageError, match=r"--data .*cannot be read .*mend it, or change its permissions"):
         data.load("mnist", tmp_path)

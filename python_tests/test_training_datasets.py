@@ -15,7 +15,7 @@ from dataset_files import write_cifar10_binary, write_cifar10_pickles, write_fac
 
 from wgan_kernels.training import data
 from wgan_kernels.training._optional import MissingPackage
-from wgan_kernels.training.data import mnist, pictures, svhn
+from wgan_kernels.training.data import image_folder, mnist, svhn
 from wgan_kernels.training.errors import UsageError
 
 datasets = pytest.importorskip("torchvision.datasets")
@@ -86,7 +86,7 @@ def test_a_missing_pickle_is_said(tmp_path, pickles):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        pytest.param(None, r"cannot read .*data_batch_4\.bin .*put all five batches there", id="missing"),
+        pytest.param(None, r"data_batch_4\.bin is missing beside the other batches; put all five there", id="missing"),
         pytest.param(b"", r"data_batch_4\.bin has 0 bytes", id="empty"),
         pytest.param(
             bytes(3072), r"data_batch_4\.bin has 3072 bytes, no multiple .* 3073; .*truncated", id="truncated"
@@ -131,6 +131,7 @@ def test_svhn_is_read_as_torchvision_reads_it(tmp_path, some, monkeypatch):
             {"X": np.zeros((28, 28, 3, 10), np.uint8)}, r"expected .*\(32, 32, 3, images\)", id="another size"
         ),
         pytest.param({"X": np.zeros((32, 32, 3, 10))}, r"X of torch.float64", id="floats"),
+        pytest.param({"X": np.zeros((32, 32, 3, 0), np.uint8), "y": np.zeros(0)}, r"holds 0 labels", id="nothing"),
         pytest.param({"y": np.arange(10)}, r"has the label 0, expected 1 to 10", id="label 0"),
         pytest.param({"y": np.arange(2, 12)}, r"has the label 11, expected 1 to 10", id="label 11"),
     ],
@@ -158,7 +159,7 @@ def test_svhn_needs_scipy(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("dataset", FILLED[1:])
 def test_every_data_set_but_mnist_asks_for_its_folder(dataset):
-    expected = {"fashion-mnist": mnist.FILES, "svhn": svhn.FILE, "folder": pictures.FILES}.get(dataset, dataset)
+    expected = {"fashion-mnist": mnist.FILES, "svhn": svhn.FILE, "folder": image_folder.FILES}.get(dataset, dataset)
     with pytest.raises(UsageError, match=rf"^--data: add a folder for --dataset {dataset}, with .*download") as found:
         data.load(dataset)
     assert "\n" not in str(found.value)

@@ -39,10 +39,9 @@ def _read_binary(folder: Path) -> Images:
 
 def _records(path: Path) -> torch.Tensor:
     """uint8 [N, 3073]"""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"--data: cannot read {path} ({error.strerror}); put all five batches there") from error
+    if not path.is_file():
+        raise UsageError(f"--data: {path} is missing beside the other batches; put all five there")
+    content = path.read_bytes()
     if not content or len(content) % RECORD:
         raise UsageError(
             f"--data: {path} has {len(content)} bytes, no multiple of a record's {RECORD}; "
@@ -62,5 +61,5 @@ def _read_published(folder: Path) -> Images:
             f"--data {folder}: a file in cifar-10-batches-py is missing or not the published one (MD5), and no other "
             "pickle is opened; delete that folder to have it downloaded again, or use the binary version"
         ) from error
-    images = torch.from_numpy(batches.data).permute(0, 3, 1, 2).contiguous()
+    images = torch.from_numpy(batches.data).permute(0, 3, 1, 2)
     return Images(images, torch.tensor(batches.targets))

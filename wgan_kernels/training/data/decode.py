@@ -1,5 +1,6 @@
 """Picture files → one uint8 tensor, decoded once, on all cores: Pillow lets go of Python's lock while it works."""
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ def decode(paths: Sequence[Path], side: int, transform: Callable, smallest: int 
     Raises UsageError naming --side where the memory is not enough, and the file where one cannot be read or is
     narrower or lower than ``smallest`` pixels.
     """
-    size = f"{len(paths):,} images of {side}×{side}: {len(paths) * 3 * side**2 / 1e6:,.0f} MB of memory"
+    size = f"{len(paths):,} images of {side}×{side}: {math.ceil(len(paths) * 3 * side**2 / 1e6):,} MB of memory"
     try:
         pixels = torch.empty(len(paths), 3, side, side, dtype=torch.uint8)
     except RuntimeError as error:

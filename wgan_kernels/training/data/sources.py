@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UsageError
-from . import celeba, cifar10, mnist, pictures, svhn
+from . import celeba, cifar10, image_folder, mnist, svhn
 from .images import Images
 from .toys import TOYS, Toy
 
@@ -20,7 +20,7 @@ class Source:
 
 
 def _downloads(size: str) -> str:
-    return f"torchvision downloads them ({size}) into a folder without"
+    return f"one without is filled by torchvision's download ({size})"
 
 
 SOURCES = {
@@ -31,9 +31,9 @@ SOURCES = {
     "celeba": Source(
         celeba.read,
         celeba.FILES,
-        "torchvision's download of them (needs pip install gdown) often fails, so put them there yourself",
+        "torchvision's download (needs pip install gdown) often fails: put them there yourself",
     ),
-    "folder": Source(pictures.read, pictures.FILES, "they cannot be downloaded"),
+    "folder": Source(image_folder.read, image_folder.FILES, "there is no download"),
 }
 DATASETS = (*SOURCES, *TOYS)
 
@@ -61,5 +61,5 @@ def load(dataset: str, folder: Path | None = None, side: int = 64) -> Images | T
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"--data {folder}: is a file; name the folder with {source.files}")
         return source.read(folder, side)
-    except PermissionError as error:
-        raise UsageError(f"--data {folder}: cannot be read ({error}); change its permissions") from error
+    except OSError as error:
+        raise UsageError(f"--data {folder}: cannot be read ({error}); mend it, or change its permissions") from error

@@ -15,8 +15,9 @@ import sys
 import time
 from pathlib import Path
 
+import ot  # noqa: F401  (so that the runs need not)
 import torch
-import torchmetrics.image.fid  # noqa: F401  (so that the runs need not)
+import torchmetrics.image.fid  # noqa: F401  (nor this)
 from small_runs import flat
 
 from wgan_kernels.training import atomic, checkpoint, cli, run

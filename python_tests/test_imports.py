@@ -48,7 +48,7 @@ print(sorted(new))
 def test_works_where_every_optional_package_is_missing(pure):
     hide = """
 import sys
-for name in "triton numpy torchvision matplotlib rich tyro yaml safetensors PIL torchmetrics".split():
+for name in "triton numpy torchvision matplotlib rich tyro yaml safetensors PIL torchmetrics ot".split():
     sys.modules[name] = None
 """
     out = run(hide + WORK + "print(wk.backends()['clip', 'cuda'].why_not.get('triton'), wk._native.cpu)", pure)

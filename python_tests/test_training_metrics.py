@@ -76,8 +76,8 @@ def test_real_digits_that_the_judge_did_not_compare_with(judge):
     """One half of MNIST as the other half sees it."""
     verdict = judge.real
     assert verdict["fid"] < 0.1
-    assert 0.85 < verdict["precision"] < 0.95
-    assert 0.85 < verdict["recall"] < 0.95
+    assert 0.85 < verdict["precision"] < 0.92  # 0.94 where half of them are known
+    assert 0.85 < verdict["recall"] < 0.92  # 0.94 where half of them are known
     assert 11 < verdict["w1"] < 12.5
     assert verdict["sliced_w"] < 0.03
 
@@ -134,7 +134,7 @@ def test_the_modes_are_those_trained_on(real):
     """Threes alone are all that is asked of a judge of threes; of a judge of 3 and 8 they are one mode of two."""
     threes = batches(first(real.only([3]), 300))
     verdict = judge_of(real.only([3]), "mnist", (3,))(threes)
-    assert verdict["smallest_mode"] > 0.97
+    assert 0.97 < verdict["smallest_mode"] == verdict["histogram"][3] < 1  # of all samples, misread ones included
     assert (verdict["modes"], verdict["kl"]) == (1, 0)
     verdict = judge_of(real.only([3, 8]), "mnist", (3, 8))(threes)
     assert verdict["smallest_mode"] < 0.02
@@ -142,11 +142,16 @@ def test_the_modes_are_those_trained_on(real):
     assert verdict["kl"] > 0.6
 
 
-def test_only_two_images(real):
-    pair = first(real, 2)
-    verdict = judge_of(pair, "mnist", (2, 7))(batches(pair))
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_only_a_few_images(real, count):
+    few = first(real, count)  # 7, 2, 1, 0
+    labels = tuple(sorted(few.labels.tolist()))
+    judge = judge_of(few, "mnist", labels)
+    verdict = judge(batches(few))
     assert all(math.isfinite(value) for key, value in verdict.items() if key != "histogram")
-    assert verdict["modes"] == 2
+    assert verdict["modes"] == count
+    assert verdict["fid"] < 1e-3
+    assert judge.words(verdict)["modes"].startswith(f"{count} (real: ")
 
 
 def test_one_image_is_too_few(real):
@@ -167,7 +172,7 @@ def test_a_verdict_survives_json_and_is_read_in_words(judge, real):
     ]  # fmt: skip
     words = judge.words(verdict)
     assert words["classifier-FID"].startswith(f"{verdict['fid']:.2f}")
-    assert words["modes"] == "9; real ones: 10"
+    assert words["modes"] == "9 (real: 10)"
     assert words["digits generated"].count("%") == 10
     assert set(words.values()) == set(filter(None, words.values()))
     assert judge.headline == "fid"
@@ -193,7 +198,7 @@ def test_images_have_both_distances_alone(colours):
     assert list(other) == ["w1", "sliced_w"]
     for key in other:
         assert judge.real[key] < other[key] / 2
-    assert judge.words(other)["W₁"] == f"{other['w1']:.3g}; real ones: {judge.real['w1']:.3g}"
+    assert judge.words(other)["W₁"] == f"{other['w1']:#.3g} (real: {judge.real['w1']:#.3g})"
     assert judge(noise(300, 3, 8, 8)) == other
 
 
@@ -231,7 +236,8 @@ def test_a_toy_s_own_samples_are_good_and_in_all_modes(name, count):
     assert verdict["kl"] < (count - 1 + 6 * math.sqrt(2 * (count - 1))) / 10_000
     assert verdict["w1"] < 0.2
     assert verdict["sliced_w"] < 0.06
-    assert judge.words(verdict)["modes"] == f"{count}; real ones: {count}"
+    assert judge.words(verdict)["modes"] == f"{count} (real: {count})"
+    assert judge.real["w1"] > 0.01  # by others, not by themselves
 
 
 def test_a_collapsed_mode_is_seen():

@@ -131,6 +131,8 @@ class Run:
                     self.verdict = self.judge(stop.unless_asked(self.trainer.sample(self.evaluated)))
                 except Stopped:
                     return
+                except ValueError as error:  # the judges refuse samples that are not finite
+                    raise Diverged(f"{error} at iteration {done}") from error
                 self.row |= self.verdict
             self.folder.append(self.row)
             self.row = None

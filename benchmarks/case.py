@@ -1,9 +1,11 @@
 """What a benchmark is, as data. The harness knows how to time; a case knows what."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+
+from .paper import Paper
 
 OURS = "wgan_kernels"
 WITHOUT = "without penalty"
@@ -30,10 +32,14 @@ class Case:
     least be done, a multiply-add as two. The row's floor is a copy of as many bytes or, beyond ``RIDGE`` operations per
     byte, a matrix product of as many operations.
 
-    ``told(*inputs)`` is the question for another process: ``(task, {name: tensor})``. ``without``: the same work with
-    no penalty, and its reference; ``least`` is how many times that a penalty must take. ``axis``: for a point of a
-    scaling curve, what varies and its value. ``threads`` and ``rounds`` overrule the settings, rounds downwards only.
-    ``large`` ones are not for a quick run, those of a ``kind`` for that kind of device alone.
+    ``told(*inputs)`` is the question for another process: ``(task, {name: tensor})``. ``units`` are no rivals, but what
+    the times of these are set against, each with its reference: ``WITHOUT``, the same work with no penalty, of which a
+    penalty must take ``least`` times as long; or the parts from which ``paper`` makes an estimate. ``axis``: for a
+    point of a scaling curve, what varies and its value. ``threads`` and ``rounds`` overrule the settings, rounds
+    downwards only. ``large`` ones are not for a quick run, those of a ``kind`` for that kind of device alone.
+
+    With ``processes`` all of it runs in so many at once (``ranks.py``), each on its ``share(rank, *inputs)``; the
+    outcome is rank 0's, the seconds those of the slowest. ``make`` has to build the same from the same seed.
 
     ``tolerance``, of the norm of each output, is for networks with kinks: an activation within rounding of one falls on
     either side, and changes a gradient by a sample's share of it. Without, each element is judged (``gate.py``).
@@ -50,8 +56,11 @@ class Case:
     added: Callable[..., tuple] = nothing
     in_place: bool = False
     told: Callable[..., tuple] | None = None
-    without: tuple[Callable, Callable] | None = None
+    units: Mapping[str, tuple[Callable, Callable]] = field(default_factory=dict)
     least: float | None = None
+    paper: Paper | None = None
+    processes: int | None = None
+    share: Callable[..., tuple] | None = None
     axis: tuple[str, int] | None = None
     threads: int | None = None
     rounds: int | None = None

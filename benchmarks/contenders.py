@@ -2,52 +2,64 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
 import wgan_kernels as wk
 
-from .case import OURS, WITHOUT
+from .case import OURS
 from .peers import PROCESSES
-from .peers.process import Peer, PeerError
+from .peers.process import PeerError
 
 PRODUCT = {"cpu": 1024, "cuda": 4096}  # the side of the matrices whose product is a floor
 
 
 @dataclass(frozen=True)
 class Contender:
-    """``scale``: how many times the call's seconds stand for the row. ``peer``: where the call is made, and timed."""
+    """``scale``: how many times the call's seconds stand for the row.
+
+    ``timer(calls, warm)``: seconds per call, taken in the processes where the calls are made; without, they are made
+    and timed here.
+    """
 
     name: str
-    role: str  # ours · baseline · unit · floor
+    role: str  # ours · baseline · unit · floor · estimate
     run: Callable
     backend: str | None = None
     scale: float = 1.0
-    peer: Peer | None = None
+    timer: Callable[[int, bool], float] | None = None
 
     def context(self):
         return wk.use_backend(self.backend) if self.backend else nullcontext()
 
 
-def of_case(case, settings, peers=None):
+def of_case(case, settings, peers=None, ranks=None):
     """Who takes part, ours first, and ``[{"contender", "reason"}]`` for who was wanted and does not.
 
-    ``peers``: what starts the baselines of other processes; without, they are left out.
+    ``peers``: what starts the baselines of other processes; without, they are left out. ``ranks``: the processes of
+    the case, where it has any.
     """
     taking_part, skipped = [], []
     for name, run in case.contenders.items():
         if name == OURS:
             taking_part.append(Contender(name, "ours", run))
             for backend in settings.backends or ():
-                taking_part.append(Contender(f"{name} [{backend}]", "ours", run, backend))
+                if ranks:
+                    skipped.append({"contender": f"{name} [{backend}]", "reason": "not chosen in other processes"})
+                else:
+                    taking_part.append(Contender(f"{name} [{backend}]", "ours", run, backend))
         elif settings.peers is None and settings.quick and name == "compile":
             skipped.append({"contender": name, "reason": "--quick leaves it out unless --peers names it"})
         elif settings.peers is None or name in settings.peers:
             taking_part.append(Contender(name, "baseline", run))
-    if case.without:
-        taking_part.append(Contender(WITHOUT, "unit", case.without[0]))
+    taking_part += (Contender(name, "unit", run) for name, (run, _) in case.units.items())
+    if ranks:
+        taking_part = [
+            replace(each, run=partial(ranks.answer, each.name), timer=partial(ranks.time, each.name))
+            for each in taking_part
+        ]
     for name in PROCESSES if case.told and peers else ():
         if settings.peers is None and settings.quick:
             skipped.append({"contender": name, "reason": "--quick leaves it out unless --peers names it"})
@@ -67,7 +79,7 @@ def of_peer(name, case, settings, peers):
     if (settings.device.type, settings.dtype) != ("cpu", torch.float32):
         raise PeerError("asked for float32 on the CPU alone")
     peer = peers.start(name)
-    return Contender(name, "baseline", partial(peer.answer, case.told), peer=peer)
+    return Contender(name, "baseline", partial(peer.answer, case.told), timer=peer.time)
 
 
 def floor_of(case, settings):

@@ -3,11 +3,12 @@
 import math
 
 from matplotlib import pyplot as plt
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from .case import OURS
 from .cases.scaling import AXES
-from .plots import colour_of, finish
+from .plots import colour_of, finish, legend_below
 
 FAMILIES = ("o", "s", "^", "v", "D", "P", "X", "*", "<", ">")  # markers
 
@@ -40,7 +41,7 @@ def roofline(record, path):
         xs, ys = zip(*[(x, y) for of, x, y in points if of == family], strict=True)
         axes.plot(xs, ys, marker, label=family, markersize=7, alpha=0.8)
     axes.set(xscale="log", yscale="log", xlabel="operations per byte that must move", ylabel="GFLOP/s reached by ours")
-    axes.legend(fontsize=8)
+    legend_below(figure, axes)
     return finish(figure, axes, record, path)
 
 
@@ -92,7 +93,16 @@ def grouped(results, value_of, label, record, path, least=None):
                 xerr=[[median - value["q1"]], [value["q3"] - median]],
                 error_kw={"ecolor": "#333333", "capsize": 2, "linewidth": 1},
             )
-            axes.annotate(f"{median:.3g}", (value["q3"], y), (4, 0), textcoords="offset points", va="center", size=7.5)
+            axes.annotate(
+                f"{median:.0f}" if median >= 100 else f"{median:.3g}",
+                (value["q3"], y),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
+                size=7.5,
+                path_effects=[withStroke(linewidth=2, foreground="white")],
+                zorder=5,  # before the floor
+            )
             seen.add(contender)
         if least:
             axes.plot([least[place]] * 2, [place - 0.45, place + 0.45], color="black", linewidth=2)
@@ -100,7 +110,7 @@ def grouped(results, value_of, label, record, path, least=None):
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set_xlabel(label)
-    axes.legend(fontsize=8)
+    legend_below(figure, axes)
     return finish(figure, axes, record, path)
 
 
@@ -113,11 +123,11 @@ def slope(points):
 
 
 def curves(record):
-    """{axis: {contender: [(value, median seconds)]}}, by value."""
+    """{axis: {contender: [(value, median seconds)]}}, by value; an estimate is a line, too."""
     found = {}
     for result in record["results"]:
         for row in result["rows"] if result["axis"] else ():
-            if row["role"] in ("ours", "baseline"):
+            if row["role"] in ("ours", "baseline", "estimate"):
                 axis, value = result["axis"]
                 line = found.setdefault(axis, {}).setdefault(row["contender"], [])
                 line.append((value, row["seconds"]["median"]))
@@ -125,11 +135,11 @@ def curves(record):
 
 
 def scaling(record, path):
-    """Cost over size, both logarithmic, with the slope of the upper half of each line."""
+    """Time over size, both logarithmic, with the slope of the upper half of each line."""
     found = {axis: lines for axis, lines in curves(record).items() if len(next(iter(lines.values()))) > 1}
     if not found:
         return False
-    columns = min(3, len(found))
+    columns = min(4, math.ceil(len(found) / 2))
     rows = math.ceil(len(found) / columns)
     figure, grid = plt.subplots(rows, columns, figsize=(4.2 * columns, 3.6 * rows), layout="constrained", squeeze=False)
     for axes in grid.flat[len(found) :]:
@@ -137,14 +147,18 @@ def scaling(record, path):
     for axes, (axis, lines) in zip(grid.flat, found.items(), strict=False):
         for contender, points in lines.items():
             upper = points[len(points) // 2 - (len(points) == 2) :]
-            label = f"{contender}: {slope(upper):.2f}"
+            label = contender if len(points) == 1 else f"{contender}: {slope(upper):.2f}"
             axes.plot(*zip(*points, strict=True), "o-", color=colour_of(contender), markersize=4, label=label)
-        axes.set(xscale="log", yscale="log", xlabel=axis, ylabel="seconds")
+        axes.set(xscale="log", yscale="log", xlabel=axis)
         axes.set_title(AXES.get(axis, ""), size=9)
         axes.xaxis.set_minor_formatter(NullFormatter())
         if max(x for x, _ in next(iter(lines.values()))) < 10_000:
             values = [x for x, _ in next(iter(lines.values()))]
             axes.set_xticks(values, [f"{x:g}" for x in values])
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        seconds = [y for points in lines.values() for _, y in points]
+        if max(seconds) < 50 * min(seconds):
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(EngFormatter("s"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.legend(title="slope, upper half", title_fontsize=7, fontsize=7)
     return finish(figure, grid.flat[0], record, path, title=figure.suptitle)

@@ -110,7 +110,7 @@ def admit(case, contenders, inputs):
             with contender.context():
                 contender.run(*clone(inputs))
                 first_call = time.perf_counter() - start
-                reference = case.without[1] if contender.role == "unit" else case.reference
+                reference = case.units[contender.name][1] if contender.role == "unit" else case.reference
                 reason = fault(case, contender.run, inputs, reference, known)
         except Exception as error:  # whatever stops a contender is a result to report, not the end of the run
             reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"

@@ -19,6 +19,9 @@ from . import gate, machine
 from .case import OURS, WITHOUT, Case
 from .graphs import as_graphs
 from .memory import peak_bytes
+from .paper import ESTIMATE
+from .peers.process import PeerError
+from .ranks import Ranks
 
 MIN_SAMPLE_S = 1.2e-3  # a shorter sample would measure the clock and its interrupts
 LONG_S = 0.1  # a call as long as this meets the caches as its own work leaves them
@@ -55,8 +58,8 @@ def sample(contender, pool, inner, device, warm=True):
     ``warm``: one call before the clock starts, which brings the caches into the state that these calls keep them in.
     A contender in another process takes the time there, the same way.
     """
-    if contender.peer:
-        return contender.peer.time(inner, warm)
+    if contender.timer:
+        return contender.timer(inner, warm)
     return contender.scale * seconds_of(contender.run, pool, inner, device, warm)
 
 
@@ -138,6 +141,10 @@ def threads_of(case, settings):
         torch.set_num_threads(settings.threads)
 
 
+def processes_of(case, settings):
+    return Ranks(case, settings) if case.processes else contextlib.nullcontext()
+
+
 def run_case(case: Case, settings: Settings, peers=None) -> dict:
     """One entry of the JSON's ``results``. A contender that disagrees with the reference leaves the case untimed.
 
@@ -145,21 +152,20 @@ def run_case(case: Case, settings: Settings, peers=None) -> dict:
     """
     if case.rounds:
         settings = replace(settings, rounds=min(settings.rounds, case.rounds))
-    with threads_of(case, settings):
-        torch.manual_seed(0)
-        inputs = case.make(settings.device, settings.dtype)
-        contenders, skipped = who.of_case(case, settings, peers)
-        fit, faults, unable = gate.admit(case, contenders, inputs)
-        result = {
-            "case": case.name,
-            "what": case.what,
-            "axis": case.axis,
-            "status": "red" if faults else "green",
-            "faults": faults,
-            "skipped": skipped + unable,
-            "rows": [],
-        }
-        return result if faults else result | timings(case, settings, inputs, fit)
+    result = {"case": case.name, "what": case.what, "axis": case.axis, "status": "green", "faults": [], "skipped": []}
+    result |= {"rows": []}
+    try:
+        with threads_of(case, settings), processes_of(case, settings) as ranks:
+            torch.manual_seed(0)
+            inputs = case.make(settings.device, settings.dtype)
+            contenders, skipped = who.of_case(case, settings, peers, ranks)
+            fit, faults, unable = gate.admit(case, contenders, inputs)
+            result["skipped"] = skipped + unable
+            if not faults:
+                return result | timings(case, settings, inputs, fit)
+    except PeerError as error:  # a process was lost, when it had been found right
+        faults = [{"contender": "a process", "fault": str(error)}]
+    return result | {"status": "red", "faults": faults}
 
 
 def peak_of(contender, inputs):
@@ -179,13 +185,17 @@ def timings(case, settings, inputs, fit):
         contender, buffers = floor
         # Where memory is not what the call is about, how much it needs is a result.
         if contender.name == "matmul" and not settings.quick:
-            peaks = {c.name: peak_of(c, gate.clone(inputs)) for c in timed if not c.peer}
+            peaks = {c.name: peak_of(c, gate.clone(inputs)) for c in timed if not c.timer}
         timed.append(contender)
         pools[contender.name] = input_sets(buffers, settings.device)
     unable = []
     if settings.graphs and settings.device.type == "cuda":
         timed, pools, unable = as_graphs(timed, pools)
     samples, inner, preempted = interleave(timed, pools, settings)
+    if case.paper and samples.keys() >= case.units.keys():
+        rounds = [dict(zip(samples, found, strict=True)) for found in zip(*samples.values(), strict=True)]
+        samples[ESTIMATE] = [case.paper.seconds(found) for found in rounds]
+        timed.append(who.Contender(ESTIMATE, "estimate", case.paper.seconds))
     size = case.traffic and case.traffic * settings.dtype.itemsize
 
     def over(name, own):
@@ -197,18 +207,19 @@ def timings(case, settings, inputs, fit):
         own = samples[contender.name]
         median = spread(own)["median"]
         limit = floor and samples.get(floor[0].name)
+        does_it = contender.role in ("ours", "baseline", "floor") or None  # what the case counts
         return {
             "contender": contender.name,
             "role": contender.role,
             "backend": contender.backend or (machine.backend(case.op, settings) if contender.name == OURS else None),
             "first_call_s": fit.get(contender),
-            "calls_per_sample": inner[contender.name],
+            "calls_per_sample": inner.get(contender.name),
             "seconds": spread(own),
             "samples_s": own,
-            "gb_per_s": size and size / median / 1e9,
-            "gflop_per_s": case.operations and case.operations / median / 1e9,
+            "gb_per_s": does_it and size and size / median / 1e9,
+            "gflop_per_s": does_it and case.operations and case.operations / median / 1e9,
             "peak_bytes": peaks.get(contender.name),
-            "share_of_floor": limit and spread([f / s for f, s in zip(limit, own, strict=True)]),
+            "share_of_floor": does_it and limit and spread([f / s for f, s in zip(limit, own, strict=True)]),
             "times_ours": over(OURS, own),
             "times_without": over(WITHOUT, own),
         }
@@ -222,6 +233,12 @@ def timings(case, settings, inputs, fit):
         "floor": floor and floor[0].name,
         "least_times_without": case.least,
         "preempted_per_s": preempted,
+        "paper": case.paper
+        and {
+            "processes": case.paper.processes,
+            "bytes": case.paper.exchanged * settings.dtype.itemsize,
+            "large_bytes": case.paper.large * settings.dtype.itemsize,
+        },
         "left_out": unable,  # of CUDA graphs
         "rows": [row(contender) for contender in timed],
     }

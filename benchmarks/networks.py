@@ -22,9 +22,25 @@ def s0_critic():
     return nn.Sequential(*convolutions(1, 64, 64, kernel=4, slope=0.2), nn.Flatten(), nn.Linear(64 * 7 * 7, 1))
 
 
+def s0_batch_norm_critic():
+    """The same as the notebook has it, BatchNorm after both convolutions."""
+    layers = list(s0_critic())
+    layers.insert(1, nn.BatchNorm2d(64))
+    layers.insert(4, nn.BatchNorm2d(64))
+    return nn.Sequential(*layers)
+
+
 def s3_critic():
     """Of the TensorFlow post: three convolutions of 32, 64 and 128 channels."""
     return nn.Sequential(*convolutions(1, 32, 64, 128, kernel=3, slope=0.01), nn.Flatten(), nn.Linear(128 * 4 * 4, 1))
+
+
+def s3_batch_norm_critic():
+    """Of the post, as it is for clipped weights: BatchNorm after the second and third convolution."""
+    layers = list(s3_critic())
+    layers.insert(3, nn.BatchNorm2d(64))
+    layers.insert(6, nn.BatchNorm2d(128))
+    return nn.Sequential(*layers)
 
 
 def s3_layer_norm_critic():

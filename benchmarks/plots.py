@@ -32,6 +32,12 @@ def where(machine):
     return f"{machine['device']}, {machine['threads']} thread{'s' * (machine['threads'] > 1)}, {machine['dtype']}"
 
 
+def legend_below(figure, axes):
+    """Where it hides no bar."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), fontsize=8)
+
+
 def finish(figure, axes, record, path, title=None):
     """What a picture has to say of its origin; writes it and returns True."""
     machine = record["machine"]
@@ -92,5 +98,5 @@ def draw(record, path):
     axes.invert_yaxis()
     axes.axvline(1, color="#333333", linewidth=1)
     axes.set_xlabel("time of the baseline ÷ ours (median and quartiles):\nright of 1 we are faster, left of 1 slower")
-    axes.legend(title="baseline", loc="best")
+    legend_below(figure, axes)
     return finish(figure, axes, record, path)

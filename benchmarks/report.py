@@ -6,15 +6,17 @@ Records of one device, number of threads and precision are one section: each cas
 import re
 from pathlib import Path
 
-from . import figures, plots, records
-from .case import OURS
-from .tables import ratio_text, spread_of, time_of
+from . import figures, markdown, plots, records
+from .cases import CASES
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- benchmarks: written by python -m benchmarks report -->", "<!-- /benchmarks -->"
-KERNELS = ("clip", "interpolate", "norm_penalty", "wasserstein", "layer_norm")
-OPTIMIZERS = ("rmsprop", "adam")
-UPDATES = ("gradient_penalty", "critic_step", "iteration", "time_to_quality")
+FAMILIES = {  # what the page has headings for
+    "Kernels": ("clip", "interpolate", "norm_penalty", "wasserstein", "layer_norm"),
+    "Optimizers": ("rmsprop", "adam"),
+    "Penalties": ("gradient_penalty",),
+    "Updates": ("critic_step", "iteration", "time_to_quality"),
+}
 HEADLINES = (
     "clip/1000x4",
     "clip/4x4194304",
@@ -33,6 +35,8 @@ HEADLINES = (
     "iteration/s3",
     "iteration/s3-layer-norm",
     "iteration/s0",
+    "iteration/s0-clip",
+    "iteration/s3-clip",
 )
 
 
@@ -60,173 +64,75 @@ def collect(folder):
 
 
 def merged(sources):
-    """One record, oldest first: what a later one measured takes the place of what an earlier one did."""
-    results, last = {}, sources[-1]
+    """One record, oldest first: what a later one measured takes the place of what an earlier one did.
+
+    Each result has its own record, without the results, as ``source``.
+    """
+    results = {}
     for record in sources:
-        results |= {result["case"]: result for result in record["results"]}
-    peers = {}
-    for record in sources:
-        peers |= record["peers"]
-    commands = dict.fromkeys(record["command"] for record in sources)
-    return last | {"results": list(results.values()), "peers": peers, "command": "\n".join(commands)}
+        source = {key: value for key, value in record.items() if key != "results"}
+        results |= {result["case"]: result | {"source": source} for result in record["results"]}
+    order = {case.name: place for place, case in enumerate(CASES)}
+    return sources[-1] | {"results": sorted(results.values(), key=lambda result: order.get(result["case"], len(order)))}
 
 
-def only(record, families):
-    chosen = [result for result in record["results"] if result["case"].partition("/")[0] in families]
-    return record | {"results": chosen}
+def part_of(record, results):
+    """A record of these results alone, which says where and when they came about, and with whom."""
+    sources = [result["source"] for result in results]
+    taking_part = {row["contender"] for result in results for row in result["rows"]}
+    peers = {name: of for source in sources for name, of in source["peers"].items() if name in taking_part}
+    commands = dict.fromkeys(source["command"] for source in sources)
+    newest = max(sources, key=lambda source: source["machine"]["date"], default=record)
+    roofs = {"copy": highest(sources, "copy", "gb_per_s"), "matmul": highest(sources, "matmul", "gflop_per_s")}
+    return newest | roofs | {"results": results, "peers": peers, "command": "\n".join(commands)}
 
 
-def table(headings, rows):
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def ours_of(result):
-    return next((row for row in result["rows"] if row["contender"] == OURS), None)
-
-
-def baselines_of(result):
-    return [row for row in result["rows"] if row["role"] == "baseline"]
-
-
-def share_of(result, row):
-    share = row["share_of_floor"]
-    return f"{share['median']:.0%} of {result['floor']}" if share else ""
-
-
-def results_table(results):
-    """A line for each case: ours, its share of the floor, and how many times as long each baseline took."""
-    rows = []
-    for result in results:
-        ours = ours_of(result)
-        if ours is None:
-            rows.append([f"`{result['case']}`", f"**{result['status']}**", "", ""])
-            continue
-        others = "; ".join(f"{row['contender']} {ratio_text(row)}" for row in baselines_of(result))
-        rows.append([f"`{result['case']}`", time_of(ours), share_of(result, ours), others])
-    return table(["case", "ours", "of the floor", "baseline ÷ ours"], rows)
-
-
-def lost(results):
-    """Where a baseline was faster, by the medians."""
-    return [
-        f"`{result['case']}` {row['contender']} {row['times_ours']['median']:.3g}"
-        for result in results
-        for row in baselines_of(result)
-        if row["times_ours"]["median"] < 1
-    ]
-
-
-def losses_text(results):
-    pairs = sum(len(baselines_of(result)) for result in results)
-    found = lost(results)
-    if not pairs:
-        return "No baseline was timed."
-    if not found:
-        return f"No baseline was faster in any of {pairs} comparisons."
-    return f"A baseline was faster in {len(found)} of {pairs} comparisons: {', '.join(found)}."
-
-
-def overhead_table(results):
-    rows = []
-    for result in results:
-        found = [row for row in result["rows"] if row["role"] in ("ours", "baseline") and row["times_without"]]
-        if result.get("least_times_without") and found:
-            ratios = "; ".join(f"{row['contender']} {spread_of(row['times_without'])}" for row in found)
-            rows.append([f"`{result['case']}`", f"{result['least_times_without']:.2f}", ratios])
-    return rows and table(["case", "floor", "with the penalty ÷ without"], rows)
-
-
-def memory_table(results):
-    rows = []
-    for result in results:
-        peaks = [(row["contender"], row["peak_bytes"]) for row in result["rows"] if row.get("peak_bytes")]
-        if peaks and not result["axis"]:
-            rows.append([f"`{result['case']}`", "; ".join(f"{name} {peak / 2**20:.3g} MiB" for name, peak in peaks)])
-    return rows and table(["case", "peak of what a call allocates"], rows)
-
-
-def roofs_text(record):
-    copies = (f"{where.replace('_', ' ')} {spread_of(copy['gb_per_s'])} GB/s" for where, copy in record["copy"].items())
-    products = (
-        f"{where.replace('_', ' ')} {spread_of(rate['gflop_per_s'])} GFLOP/s"
-        for where, rate in record["matmul"].items()
-    )
-    return f"A copy reached {', '.join(copies)}; a matrix product {', '.join(products)}."
-
-
-def first_calls_text(results):
-    """What is left out of the times: compilation, tracing, tuning."""
-    found = [
-        f"`{result['case']}` {row['contender']} {row['first_call_s']:.1f} s"
-        for result in results
-        for row in result["rows"]
-        if (row["first_call_s"] or 0) > 1
-    ]
-    return found and f"First calls of more than a second, which are not in these times: {', '.join(found)}."
-
-
-def missing_text(results):
-    reasons = {}
-    for result in results:
-        for skip in result["skipped"]:
-            reasons.setdefault((skip["contender"], skip["reason"]), []).append(f"`{result['case']}`")
-    return "\n".join(f"- {name}, in {', '.join(cases)}: {reason}" for (name, reason), cases in reasons.items())
-
-
-def sources_table(sources):
-    rows = []
-    for name, record in sources:
-        machine = record["machine"]
-        software = ", ".join(f"{key} {machine[key]}" for key in ("torch", "triton", "python", "cuda") if machine[key])
-        peers = ", ".join(
-            f"{package} {of}" for versions in record["peers"].values() for package, of in versions.items()
-        )
-        complete = "" if record["complete"] else " (interrupted)"
-        what = ", ".join(filter(None, [software, peers, machine["compiler"]]))
-        load = machine["load_average"][0] if machine["load_average"] else None
-        noise = [result["preempted_per_s"] for result in record["results"] if result["rows"]]
-        quiet = f"load {load:.1f}, preempted {max(noise, default=0):.0f} times a second at most" if load else ""
-        rows.append(
-            [f"`{record['command']}`{complete}", name, f"{machine['date'][:10]}, {machine['commit']}", what, quiet]
-        )
-    return table(["command", "record", "date, commit", "versions", "how quiet"], rows)
+def highest(sources, kind, rate):
+    """Of each roof the highest that any of the runs has measured."""
+    roofs = {}
+    for source in sources:
+        for where, roof in source[kind].items():
+            if where not in roofs or roof[rate]["median"] > roofs[where][rate]["median"]:
+                roofs[where] = roof
+    return roofs
 
 
 def section(slug, record, sources, images):
     """One device. Writes its pictures into ``images``."""
-    machine = record["machine"]
-    out = [
-        f"## {plots.where(machine)}",
-        sources_table(sources),
-        roofs_text(record),
-    ]
+    out = [f"## {plots.where(record['machine'])}", markdown.sources_table(sources)]
+    plain = [result for result in record["results"] if not result["axis"]]
+    points = [result for result in record["results"] if result["axis"]]
 
-    def picture(draw, name, said, part=record):
+    def of(*ops):
+        return [result for result in plain if result["case"].partition("/")[0] in ops]
+
+    def picture(draw, name, said, results):
         path = images / f"benchmarks-{slug}-{name}.png"
         path.unlink(missing_ok=True)
-        if draw(part, path):
+        if draw(part_of(record, results), path):
             out.append(f"![{said}](img/{path.name})")
 
-    plain = [result for result in record["results"] if not result["axis"]]
-    out.append(losses_text(plain))
-    for title, families in (("Kernels", KERNELS), ("Optimizers", OPTIMIZERS), ("Penalties and updates", UPDATES)):
-        part = only(record, families)
-        if part["results"]:
-            out += [f"### {title}", results_table(part["results"])]
-            picture(plots.draw, title.partition(" ")[0].lower(), "time of each baseline over ours", part)
-    picture(figures.iteration, "iteration", "milliseconds of a whole iteration")
-    if overheads := overhead_table(plain):
+    out.append(markdown.losses_text(plain))
+    for title, ops in FAMILIES.items():
+        if results := of(*ops):
+            out += [f"### {title}", markdown.results_table(results)]
+            picture(plots.draw, title.lower(), "time of each baseline over ours", results)
+    picture(figures.iteration, "iteration", "milliseconds of a whole iteration", of("iteration"))
+    if overheads := markdown.overhead_table(plain):
         out += ["### What a penalty adds", overheads]
-        picture(figures.overhead, "overhead", "critic step with the penalty over one without")
-    if memory := memory_table(plain):
+        picture(figures.overhead, "overhead", "critic step with the penalty over one without", of("critic_step"))
+    if memory := markdown.memory_table(plain):
         out += ["### Memory", memory]
     out.append("### Limits")
-    picture(figures.roofline, "roofline", "GFLOP/s over operations per byte")
-    if figures.curves(record):
-        out += ["### Scaling", losses_text([result for result in record["results"] if result["axis"]])]
-        picture(figures.scaling, "scaling", "seconds over size")
-    out += filter(None, ["### Left out", first_calls_text(plain), missing_text(record["results"])])
+    picture(figures.roofline, "roofline", "GFLOP/s over operations per byte", plain)
+    if points:
+        out += ["### Scaling", markdown.losses_text(points)]
+        picture(figures.scaling, "scaling", "time over size", points)
+        out.append(markdown.results_table(points))
+    if processes := markdown.processes_text(points):
+        out += ["### Several processes", processes]
+    missing = markdown.missing_text(record["results"])
+    out += filter(None, ["### Left out", markdown.first_calls_text(record["results"]), missing])
     return "\n\n".join(out)
 
 
@@ -235,7 +141,7 @@ def headlines(record):
     by_name = {result["case"]: result for result in record["results"]}
     chosen = [by_name[name] for name in HEADLINES if name in by_name]
     plain = [result for result in record["results"] if not result["axis"]]
-    return f"{results_table(chosen or plain)}\n\n{losses_text(plain)}"
+    return f"{markdown.results_table(chosen or plain, compact=True)}\n\n{markdown.losses_text(plain)}"
 
 
 def summary(sections):
@@ -243,8 +149,8 @@ def summary(sections):
     for slug, record, _ in sections:
         machine = record["machine"]
         parts += [
-            f"{plots.where(machine)}, torch {machine['torch']}, {machine['date'][:10]}; median and quartiles of "
-            "interleaved rounds, each contender checked first. All of it: [docs/benchmarks.md](docs/benchmarks.md).",
+            f"{plots.where(machine)}, torch {machine['torch']}, {machine['date'][:10]}; medians of interleaved "
+            "rounds, each contender checked first, losses bold. All of it: [docs/benchmarks.md](docs/benchmarks.md).",
             headlines(record),
         ]
         picture = f"docs/img/benchmarks-{slug}-iteration.png"
@@ -276,7 +182,8 @@ def write(folder=records.RESULTS, root=ROOT):
     parts = [
         "# Benchmarks",
         "Written by `python -m benchmarks report` from `benchmarks/results/`; how times are taken, and what the words "
-        "mean: [benchmarking.md](benchmarking.md).",
+        "mean: [benchmarking.md](benchmarking.md). A baseline's cell is its time ÷ ours, median [quartiles]; bold "
+        "where it was faster.",
         *(section(*each, images) for each in sections),
     ]
     if not any(record["machine"]["kind"] == "cuda" for _, record, _ in sections):

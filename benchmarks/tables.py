@@ -6,6 +6,9 @@ from rich.table import Table
 from rich.text import Text
 
 from .case import OURS
+from .paper import ESTIMATE, FORMULA
+
+DIM = dict.fromkeys(("floor", "unit", "estimate"), "dim")
 
 
 def console(**options):
@@ -34,7 +37,7 @@ def ratio_of(row):
     if row["contender"] == OURS:
         return Text(ratio_text(row))
     ratio = row["times_ours"]
-    style = {"floor": "dim", "unit": "dim"}.get(row["role"], "green" if ratio["median"] >= 1 else "red")
+    style = DIM.get(row["role"], "green" if ratio["median"] >= 1 else "red")
     return Text(ratio_text(row), style=style)
 
 
@@ -42,7 +45,7 @@ def contender_of(row):
     default = f" ({row['backend']})" if row["contender"] == OURS and row["backend"] else ""
     first_call = row["first_call_s"] or 0
     compiled = f" (first call {first_call:.1f} s)" if first_call > 0.5 else ""
-    style = {"ours": "bold", "floor": "dim", "unit": "dim"}.get(row["role"], "")
+    style = {"ours": "bold", **DIM}.get(row["role"], "")
     return Text(row["contender"] + default + compiled, style=style)
 
 
@@ -103,6 +106,8 @@ def footnotes(record):
         lines.append(
             f"÷ no penalty: the same update without one, by the plain loop; floor {' or '.join(sorted(floors))}"
         )
+    if any(row["role"] == "estimate" for result in record["results"] for row in result["rows"]):
+        lines.append(f"{ESTIMATE}: {FORMULA}, of the parts above it; time ÷ ours: estimate ÷ measured")
     lines += [f"not run: {case['case']}: {case['reason']}" for case in record["not_run"]]
     disturbed = [result["preempted_per_s"] for result in record["results"] if result["rows"]]
     if disturbed:

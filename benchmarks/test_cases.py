@@ -1,7 +1,8 @@
 """The same cases for pytest-benchmark: ``pytest benchmarks --benchmark-only`` shows a regression of one op in a minute.
 
 ``-k 'clip and not loop'`` selects, ``--benchmark-autosave`` keeps, ``--benchmark-compare`` compares with what was kept;
-``--benchmark-disable`` leaves the correctness gate alone.
+``--benchmark-disable`` leaves the correctness gate alone. Of several processes, and of large cases, only ``python -m
+benchmarks`` takes the time.
 """
 
 import pytest
@@ -16,7 +17,7 @@ from benchmarks.cases import CASES
     [
         pytest.param(case, contender, id=f"{case.name}-{contender}")
         for case in CASES
-        if not case.large and case.kind in (None, "cpu")
+        if not case.large and case.kind in (None, "cpu") and not case.processes
         for contender in case.contenders
         if contender != "compile"  # seconds each: python -m benchmarks times it
     ],

@@ -4,6 +4,7 @@
 
 Starts examples/train_mnist.py by torchrun, one thread in each process, the numbers of processes in turn, and reads the
 seconds of its metrics.jsonl. Perfect is the same rate for every number; on a CPU, processes share memory and caches.
+One step of the critic, taken to pieces: python -m benchmarks run 'scaling/processes/*'.
 """
 
 import argparse

@@ -8,7 +8,7 @@ import sys
 
 import numpy
 
-from benchmarks.peers.worker import serve
+from benchmarks.peers.worker import Worker, serve
 
 
 class Penalty:
@@ -43,4 +43,4 @@ class Framework:
 
 
 if __name__ == "__main__":
-    serve(Framework)
+    serve(Worker(Framework))

@@ -21,6 +21,7 @@ OPS = [path.stem for path in sorted((ROOT / "wgan_kernels/_triton").glob("[!_]*.
 PYTEST = [sys.executable, "-m", "pytest", "--continue-on-collection-errors", "--durations=5"]
 # Slow, and nothing of theirs runs on a GPU.
 LAST = (
+    "test_benchmarks_cases",
     "test_benchmarks_cli",
     "test_benchmarks_peers",
     "test_benchmarks_report",

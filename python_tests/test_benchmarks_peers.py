@@ -130,11 +130,18 @@ def test_half_precision_is_not_asked_of_peers(bench, tmp_path):
 
 # --- the layouts: the same functions, channels last and mirrored -----------------------------------------------------
 def networks():
-    from benchmarks.networks import dcgan_critic, digits_generator, s0_critic, s3_layer_norm_critic
+    from benchmarks.networks import (
+        dcgan_critic,
+        digits_generator,
+        s0_critic,
+        s3_batch_norm_critic,
+        s3_layer_norm_critic,
+    )
 
     return {
         "s0": (s0_critic, (1, 28, 28)),
         "s3-layer-norm": (s3_layer_norm_critic, (1, 28, 28)),
+        "s3-batch-norm": (s3_batch_norm_critic, (1, 28, 28)),
         "dcgan64": (dcgan_critic, (3, 64, 64)),
         "generator": (partial(digits_generator, 5), (5,)),
     }
@@ -177,7 +184,7 @@ def by_description(layers, parameters, x):
     return x
 
 
-@pytest.mark.parametrize("name", ["s0", "s3-layer-norm", "dcgan64", "generator"])
+@pytest.mark.parametrize("name", ["s0", "s3-layer-norm", "s3-batch-norm", "dcgan64", "generator"])
 def test_a_described_network_is_the_same_function(name):
     from benchmarks.networks import describe
     from benchmarks.peers import layout
@@ -249,7 +256,7 @@ def test_the_gate_of_an_update_judges_at_the_contenders_own_eps(name):
         "heavier", lambda critic: wk.CriticStep(critic, wk.optim.Adam(critic.parameters()), weight=10.2)
     )
     assert "away from the reference" in gate.fault(case, heavier, inputs)
-    unpenalised, reference = case.without
+    unpenalised, reference = case.units["without penalty"]
     assert gate.fault(case, unpenalised, inputs, reference) is None
     assert gate.fault(case, unpenalised, inputs)
 
@@ -272,14 +279,24 @@ def test_an_iteration_leaves_what_the_reference_leaves():
 @pytest.mark.parametrize("name", ["jax", "keras"])
 def test_the_real_peers_agree(name):
     from benchmarks import gate
-    from benchmarks.cases import find, iteration
-    from benchmarks.networks import s3_layer_norm_critic
+    from benchmarks.cases import find, iteration, iteration_clipped
+    from benchmarks.networks import s0_batch_norm_critic, s3_batch_norm_critic, s3_layer_norm_critic
     from benchmarks.peers.process import Peers
 
     pythons = dict(pair.split("=") for pair in os.environ["PEERS"].split())
     cases = [case for case in find(["gradient_penalty", "critic_step"]) if case.told]
+    cases += [
+        iteration.case("s3", s3_layer_norm_critic, 8, batch=8),
+        *(
+            iteration_clipped.case(name, critic, 8, losses, clipped, samples=4, batch=8)
+            for name, critic, losses, clipped in (
+                ("s0", s0_batch_norm_critic, iteration_clipped.IN_TURN, iteration_clipped.kernels),
+                ("s3", s3_batch_norm_critic, iteration_clipped.JOINTLY, iteration_clipped.everything),
+            )
+        ),
+    ]
     with Peers(1, pythons) as peers:
-        for case in (*cases, iteration.case("s3", s3_layer_norm_critic, 8, batch=8)):
+        for case in cases:
             torch.manual_seed(0)
             inputs = case.make(torch.device("cpu"), torch.float32)
             assert gate.fault(case, partial(peers.start(name).answer, case.told), inputs) is None, case.name

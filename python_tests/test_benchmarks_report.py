@@ -18,7 +18,7 @@ pytest.importorskip("matplotlib")
 def house(tmp_path):
     """A repository as far as the report writes to it, and a folder of records."""
     (tmp_path / "README.md").write_text(
-        "before\n<!-- benchmarks: written by python -m benchmarks report -->\nold\n<!-- /benchmarks -->\nafter\n"
+        "before\n<!-- benchmarks: written by python -m benchmarks report -->\nstale\n<!-- /benchmarks -->\nafter\n"
     )
     (tmp_path / "results").mkdir()
     return tmp_path
@@ -49,7 +49,7 @@ def row(contender, role, seconds, ours, without=None):
 def result(case, *rows, axis=None, least=None, floor="matmul"):
     return {
         "case": case,
-        "what": "",
+        "what": "an update",
         "axis": axis,
         "status": "green",
         "faults": [],
@@ -129,7 +129,9 @@ def test_the_page_says_what_the_records_say(cli, house, capsys):
         "torch 9.9",
         "jax 0.1",
         "2026-01-02, abc",
-        "| `critic_step/s3/64x1x28x28` | 17 ms [15.3 – 18.7] | 50% of matmul | eager 1.47 [1.32 – 1.62]; jax 0.5",
+        "| case | ours | of the floor | eager ÷ ours | jax ÷ ours |",
+        "| `critic_step/s3/64x1x28x28`<br>an update | 17 ms [15.3 – 18.7] | 50% of matmul | 1.47 [1.32 – 1.62] | **",
+        "| out of cache 20 GB/s, in cache 100 GFLOP/s |",
         "| 1.67 | wgan_kernels 1.7 [1.53 – 1.87]; eager 2.5 [2.25 – 2.75]",
         "A baseline was faster in 1 of 3 comparisons: `critic_step/s3/64x1x28x28` jax 0.5.",
         "not installed: no keras",
@@ -138,12 +140,13 @@ def test_the_page_says_what_the_records_say(cli, house, capsys):
     ):
         assert words in page, words
     pictures = {path.name: path for path in (house / "docs/img").iterdir()}
-    for name in ("penalties", "iteration", "overhead", "roofline", "scaling"):
+    for name in ("updates", "iteration", "overhead", "roofline", "scaling"):
         file = f"benchmarks-cpu-a-machine-2-float32-{name}.png"
         assert pictures[file].read_bytes().startswith(b"\x89PNG") and f"](img/{file})" in page
     readme = (house / "README.md").read_text()
     assert readme.startswith("before\n<!--") and readme.endswith("<!-- /benchmarks -->\nafter\n")
-    assert "old" not in readme and "`iteration/s3` | 100 ms" in readme and "GPU: not measured." in readme
+    assert "stale" not in readme and "| `iteration/s3` | 100 ms | 50% of matmul | 1.5 |" in readme
+    assert "GPU: not measured." in readme
     assert report(cli, house) == 0 and (house / "README.md").read_text() == readme
 
 
@@ -154,7 +157,7 @@ def test_a_newer_record_takes_the_place_of_an_older_one_case_by_case(cli, house)
     save(house, "a.json", record(faster, date="2026-01-03", command="python -m benchmarks run iteration"))
     assert report(cli, house) == 0
     page = (house / "docs/benchmarks.md").read_text()
-    assert "`iteration/s3` | 50 ms" in page and "| 100 ms" not in page and "`critic_step/s3" in page
+    assert "`iteration/s3`<br>an update | 50 ms" in page and "| 100 ms" not in page and "`critic_step/s3" in page
     assert "`python -m benchmarks run iteration`" in page and "`python -m benchmarks run x`" in page
 
 
@@ -162,7 +165,72 @@ def test_a_red_case_has_no_speed(cli, house):
     red = result("iteration/s3") | {"status": "red", "faults": [{"contender": "jax", "fault": "far away"}]}
     save(house, "a.json", record(red, STEP))
     assert report(cli, house) == 0
-    assert "| `iteration/s3` | **red** |  |  |" in (house / "docs/benchmarks.md").read_text()
+    assert "| `iteration/s3`<br>an update | **red**: jax far away |  |" in (house / "docs/benchmarks.md").read_text()
+
+
+def test_a_tie_is_no_clear_loss(cli, house):
+    from benchmarks.markdown import losses_text
+
+    tie, loss, win = (row(name, "baseline", seconds, 1.0) for name, seconds in (("a", 0.95), ("b", 0.5), ("c", 2)))
+    assert losses_text([result("x", tie, loss, win)]) == (
+        "A baseline was faster in 1 of 3 comparisons: `x` b 0.5. "
+        "By the median alone, with quartiles on both sides of 1: `x` a 0.95."
+    )
+    assert losses_text([result("x", win)]) == "No baseline was faster in any of 1 comparisons."
+
+
+def test_a_picture_names_the_runs_and_versions_of_its_own_results_alone(cli, house, monkeypatch):
+    from benchmarks import plots
+
+    shown = {}
+
+    def remember(part, path):
+        shown[path.name.rpartition("-")[2]] = (
+            part["command"],
+            part["peers"],
+            part["machine"]["date"][:10],
+            part["copy"],
+        )
+        return True
+
+    monkeypatch.setattr(plots, "draw", remember)
+    clip = result("clip/1000x4", row("wgan_kernels", "ours", 1e-4, 1e-4), row("loop", "baseline", 1e-3, 1e-4))
+    slower = record(clip, date="2026-01-01", command="clip") | {"copy": {"out_of_cache": {"gb_per_s": spread(30.0)}}}
+    save(house, "a.json", slower)
+    save(house, "b.json", record(STEP, ITERATION, date="2026-01-03", command="step"))
+    assert report(cli, house) == 0
+    twenty, thirty = ({"out_of_cache": {"gb_per_s": spread(speed)}} for speed in (20.0, 30.0))
+    assert shown["kernels.png"] == ("clip", {}, "2026-01-01", thirty)
+    assert shown["updates.png"] == ("step", {"jax": {"jax": "0.1"}}, "2026-01-03", twenty)
+
+    from benchmarks.report import collect, part_of
+
+    ((_, merged, _),) = collect(house / "results")
+    assert part_of(merged, merged["results"])["copy"] == thirty
+    assert [each["case"] for each in merged["results"]] == ["clip/1000x4", STEP["case"], "iteration/s3"]
+
+
+def test_processes_stand_beside_their_estimate_and_what_is_assumed_is_called_so(cli, house):
+    parts = {"alone": 0.010, "together, no exchange": 0.011, "all-reduce, small": 0.001, "all-reduce, large": 0.005}
+    rows = [row(name, "unit", seconds, 0.016) for name, seconds in parts.items()]
+    rows += [row("wgan_kernels", "ours", 0.016, 0.016), row("on paper", "estimate", 0.012, 0.016)]
+    two = result("scaling/processes/2", *rows, axis=["processes", 2])
+    two["paper"] = {"processes": 2, "bytes": 1_000_000, "large_bytes": 4_000_000}
+    one = result("scaling/processes/1", row("wgan_kernels", "ours", 0.01, 0.01), axis=["processes", 1])
+    save(house, "a.json", record(one, two))
+    assert report(cli, house) == 0
+    page = (house / "docs/benchmarks.md").read_text()
+    for words in (
+        "| 2 | 10 ms [9 – 11] | 11 ms [9.9 – 12.1] | 1000 µs and 1 GB/s | 2 ms | 12 ms [10.8 – 13.2] | 16 ms [14.4",
+        "| 0.75 [0.675 – 0.825] | 0.625 [0.562 – 0.688] |",
+        "**where nothing was measured**: 1 MB",
+        "On paper t(N) = t(1) + latency + 2(N − 1)/N · bytes ÷ bandwidth: t(1) is the step of one process",
+        "| 10 Gbit/s Ethernet: 1.25 GB/s, 100 µs | 1 ms | 1.9 ms, 53% | 2.5 ms, 40% |",
+    ):
+        assert words in page, words
+    save(house, "a.json", record(one))
+    assert report(cli, house) == 0
+    assert "Several processes" not in (house / "docs/benchmarks.md").read_text()
 
 
 def test_a_gpu_is_a_section_of_its_own_and_no_longer_missing(cli, house):

@@ -9,8 +9,10 @@ from . import (
     gradient_penalty,
     interpolate,
     iteration,
+    iteration_clipped,
     layer_norm,
     norm_penalty,
+    processes,
     rmsprop,
     scaling,
     time_to_quality,
@@ -28,8 +30,10 @@ FAMILIES = (
     gradient_penalty,
     critic_step,
     iteration,
+    iteration_clipped,
     time_to_quality,
     scaling,
+    processes,
 )
 CASES = tuple(case for family in FAMILIES for case in family.CASES)
 

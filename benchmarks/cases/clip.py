@@ -51,7 +51,9 @@ def of_tensors(count, *shape):
         return ([0.02 * torch.randn(shape, device=device, dtype=dtype) for _ in range(count)],)
 
     elements = count * prod(shape)
-    return case(f"{count}x{prod(shape)}", f"{count:,} tensors of {prod(shape):,} elements", make, elements)
+    return case(
+        f"{count}x{prod(shape)}", f"{count:,} tensor{'s' * (count > 1)} of {prod(shape):,} elements", make, elements
+    )
 
 
 def of_module():

@@ -5,8 +5,9 @@ from functools import partial
 import torch
 
 import wgan_kernels as wk
+from wgan_kernels.training import distributed
 
-from ..case import OURS, Case, backward, label
+from ..case import OURS, WITHOUT, Case, backward, label
 from ..networks import (
     CURVED,
     blank,
@@ -71,13 +72,16 @@ def drawn_for(real):
 
 
 def update(name, make):
-    """A contender: one update by the step that ``make(critic)`` returned for this critic, with ε drawn alike."""
+    """A contender: one update by the step that ``make(critic)`` returned for this critic, with ε drawn alike.
+
+    In several processes each draws its own, whoever contends.
+    """
 
     def run(critic, real, fake):
         steps = critic.__dict__.setdefault("steps_of_contenders", {})
         if name not in steps:
             steps[name] = make(critic)
-        torch.manual_seed(0)
+        torch.manual_seed(distributed.rank())
         steps[name](real, fake)
         return tuple(param.grad for param in critic.parameters())
 
@@ -105,7 +109,7 @@ CONTENDERS = {
 
 
 UNPENALISED = update(
-    "without penalty",
+    WITHOUT,
     partial(Plain, make=partial(torch.optim.Adam, **ADAM), gradient_penalty=None, critic_loss=wk.reference.critic_loss),
 )
 
@@ -152,7 +156,7 @@ def of_critic(name, make, *shape):
         traffic=2 * torch.Size(shape).numel() + 8 * size(network),
         operations=operations(network, *shape[1:], backward=2 * shape[0], penalty=shape[0]),
         told=told,
-        without=(UNPENALISED, partial(reference, weight=0.0)),
+        units={WITHOUT: (UNPENALISED, partial(reference, weight=0.0))},
         least=LEAST_CURVED if curved else LEAST,
     )
 

@@ -39,6 +39,10 @@ def case(name, shape, weights, norm, reference):
         reference=penalty(reference),
         # Forward: x, y. Pullback: δ, x and the result. Its derivative: t, δ, x, and two results.
         traffic=10 * prod(shape),
+        # By the formulas of csrc/math/layer_norm.h. Forward: mean 1, variance 3, normalised, scaled and shifted 3.
+        # Pullback: normalised 2, g 1, means 3, P(g) 4. Its derivative: normalised 2, g 1, means 8, P(t) 4, ∂δ 1, ∂w 2,
+        # ∂x 8.
+        operations=(7 + 10 + 26) * prod(shape),
     )
 
 

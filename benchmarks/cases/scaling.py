@@ -17,6 +17,7 @@ AXES = {
     "side": "penalty, three convolutions, batch 4",
     "depth": "penalty, layers of 512, batch 64",
     "threads": "penalty, s3, batch 64",
+    "processes": "critic step, 784-512-512-512-1, batch 64 in each",
 }
 
 

@@ -77,6 +77,27 @@ def critic_gradients(make, weight):
     return run
 
 
+def mean_gradients(make):
+    """(critic, real, fake, factors) → gradients of factors[0]·mean f(real) + factors[1]·mean f(fake), as one graph."""
+
+    @cache
+    def build():
+        skeleton = built(make)
+
+        def gradients(parameters, real, fake, factors):
+            critic = lambda x: functional_call(skeleton, parameters, (x,))  # noqa: E731
+            means = (factor * critic(x).mean() for factor, x in zip(factors, (real, fake), strict=True) if factor)
+            return torch.autograd.grad(sum(means), list(parameters.values()))
+
+        return torch.compile(gradients, dynamic=False, fullgraph=True)
+
+    def run(critic, real, fake, factors):
+        with torch._dynamo.config.patch(trace_autograd_ops=True):
+            return build()(dict(critic.named_parameters()), real, fake, factors)
+
+    return run
+
+
 def generator_gradients(make_generator, make_critic):
     """(generator, critic, latent) → gradients of −mean critic(generator(latent)) in the generator, as one graph."""
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .worker import serve
+from .worker import Worker, serve
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -135,7 +135,7 @@ class Iteration:
         self.momenta = [layer["momentum"] for layer in layers if layer["kind"] == "BatchNorm2d"]
         self.channels = [layer["input"][0] for layer in layers if layer["kind"] == "BatchNorm2d"]
         self.optimizer = optimizer = optimizer_of(task)
-        self.critic_update = critic_update(task, optimizer)
+        self.make_update(task)
 
         def running(before, now):
             return [
@@ -161,29 +161,76 @@ class Iteration:
         self.sample, self.generator_update = sample, generator_update
         self.assign(weights, inputs)
 
+    def make_update(self, task):
+        self.critic_update = critic_update(task, self.optimizer)
+
     def assign(self, weights, inputs):
         self.critic, self.generator = jax.device_put((weights["critic"], weights["generator"]))
         self.critic_state, self.generator_state = map(self.optimizer.init, (self.critic, self.generator))
         self.statistics = [(jnp.zeros(channels), jnp.ones(channels)) for channels in self.channels]
-        batches = zip(inputs["real"], inputs["eps"], inputs["latent"], strict=False)
-        self.batches, self.last = jax.device_put((list(batches), inputs["latent"][-1]))
+        self.batches, self.last = jax.device_put((self.batches_of(inputs), inputs["latent"][-1]))
+
+    def batches_of(self, inputs):
+        """[(latent, real, ε)]: what the generator gets, and the critic beside its samples."""
+        return list(zip(inputs["latent"], inputs["real"], inputs["eps"], strict=False))
+
+    def update_critic(self, fake, real, eps):
+        self.critic, self.critic_state, gradients = self.critic_update(self.critic, self.critic_state, real, fake, eps)
+        return {"critic": gradients}
 
     def step(self):
-        for real, eps, latent in self.batches:
+        for latent, *others in self.batches:
             fake, self.statistics = self.sample(self.generator, self.statistics, latent)
-            self.critic, self.critic_state, critic_gradients = self.critic_update(
-                self.critic, self.critic_state, real, fake, eps
-            )
+            of_critic = self.update_critic(fake, *others)
         self.generator, self.generator_state, self.statistics, gradients = self.generator_update(
             self.generator, self.generator_state, self.statistics, self.critic, self.last
         )
-        return {"critic": critic_gradients, "generator": gradients}
+        return of_critic | {"generator": gradients}
 
     def wait(self):
         jax.block_until_ready((self.critic, self.generator))
 
 
-TASKS = {"gradient_penalty": Penalty, "critic_step": CriticStep, "iteration": Iteration}
+class ClippedIteration(Iteration):
+    """The original WGAN's: updates of the critic without a penalty, each with its clip. Its BatchNorm keeps no running
+    statistics, which nobody would read.
+    """
+
+    def make_update(self, task):
+        critic, bounds = critic_of(task), task["bounds"]
+
+        def loss(parameters, real, fake, factors):
+            return sum(f * critic(parameters, x).mean() for f, x in zip(factors, (real, fake), strict=True) if f)
+
+        @partial(jax.jit, donate_argnums=(0, 1), static_argnums=4)
+        def update(parameters, state, real, fake, factors):
+            gradients = jax.grad(loss)(parameters, real, fake, factors)
+            changes, state = self.optimizer.update(gradients, state, parameters)
+            updated = zip(bounds, optax.apply_updates(parameters, changes), strict=True)
+            clipped = [each if bound is None else jnp.clip(each, -bound, bound) for bound, each in updated]
+            return clipped, state, gradients
+
+        self.critic_update, self.losses = update, [tuple(factors) for factors in task["losses"]]
+
+    def batches_of(self, inputs):
+        samples = inputs["real"].shape[1]
+        return [(latent[:samples], real) for latent, real in zip(inputs["latent"], inputs["real"], strict=False)]
+
+    def update_critic(self, fake, real):
+        found = {}
+        for index, factors in enumerate(self.losses):
+            self.critic, self.critic_state, found[f"critic {index}"] = self.critic_update(
+                self.critic, self.critic_state, real, fake, factors
+            )
+        return found | {"critic weights": self.critic}
+
+
+TASKS = {
+    "gradient_penalty": Penalty,
+    "critic_step": CriticStep,
+    "iteration": Iteration,
+    "clipped_iteration": ClippedIteration,
+}
 
 
 class Framework:
@@ -195,4 +242,4 @@ class Framework:
 
 
 if __name__ == "__main__":
-    serve(Framework)
+    serve(Worker(Framework))

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from .worker import serve
+from .worker import Worker, serve
 
 
 def padding(layer):
@@ -191,14 +191,48 @@ class Iteration(Task):
     def once(self):
         for index in range(self.inputs["real"].shape[0]):
             critic = self.critic_update(tf.constant(index))
-        return {"critic": critic, "generator": self.generator_update()}
+        return self.outcome(critic) | {"generator": self.generator_update()}
+
+    def outcome(self, critic):
+        return {"critic": critic}
 
     def step(self):
         self.found = self.once()
         return self.found
 
 
-TASKS = {"gradient_penalty": Penalty, "critic_step": CriticStep, "iteration": Iteration}
+class ClippedIteration(Iteration):
+    """The original WGAN's: updates of the critic without a penalty, each with its clip."""
+
+    def update_critic(self, index):
+        real = self.inputs["real"][index]
+        latent = self.inputs["latent"][index][: real.shape[0]]
+        batches = real, self.models["generator"](latent, training=True)
+        return [self.update_on(batches, factors) for factors in self.task["losses"]]
+
+    def update_on(self, batches, factors):
+        critic = self.models["critic"]
+        with tf.GradientTape() as tape:
+            terms = zip(factors, batches, strict=True)
+            loss = sum(factor * tf.reduce_mean(critic(x, training=True)) for factor, x in terms if factor)
+        gradients = tape.gradient(loss, critic.trainable_variables)
+        self.optimizers["critic"].apply(gradients, critic.trainable_variables)
+        for bound, variable in zip(self.task["bounds"], critic.trainable_variables, strict=True):
+            if bound is not None:
+                variable.assign(tf.clip_by_value(variable, -bound, bound))
+        return gradients
+
+    def outcome(self, critic):
+        gradients = {f"critic {index}": found for index, found in enumerate(critic)}
+        return gradients | {"critic weights": self.models["critic"].trainable_variables}
+
+
+TASKS = {
+    "gradient_penalty": Penalty,
+    "critic_step": CriticStep,
+    "iteration": Iteration,
+    "clipped_iteration": ClippedIteration,
+}
 
 
 class Framework:
@@ -211,4 +245,4 @@ class Framework:
 
 
 if __name__ == "__main__":
-    serve(Framework)
+    serve(Worker(Framework))

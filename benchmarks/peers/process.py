@@ -1,4 +1,4 @@
-"""A baseline in a process and, where its packages clash with ours, in an environment of its own."""
+"""Processes that are spoken to; a baseline in one of them, and in an environment of its own where packages clash."""
 
 import contextlib
 import json
@@ -22,16 +22,15 @@ class PeerError(RuntimeError):
     """The process cannot be started, has ended, took too long, or says that it cannot do it."""
 
 
-class Peer:
-    """``worker.py`` under ``python``, spoken to.
+class Process:
+    """``python -m module``, which reads an object of JSON a line and answers with one (``worker.serve``).
 
     Raises:
-        PeerError: there is no such interpreter, or it lacks a package.
+        PeerError: there is no such interpreter.
     """
 
-    def __init__(self, module, python, threads):
+    def __init__(self, module, python=sys.executable):
         environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", "JAX_PLATFORMS": "cpu"}
-        self.files = tempfile.TemporaryDirectory()
         self.log = tempfile.TemporaryFile()  # noqa: SIM115
         try:
             self.process = subprocess.Popen(
@@ -45,15 +44,16 @@ class Peer:
                 start_new_session=True,  # Ctrl-C is ours to handle
             )
         except OSError as error:
-            self.files.cleanup()
+            self.log.close()
             raise PeerError(f"cannot start {python}: {error.strerror}") from None
-        try:
-            self.versions = self.ask(do="hello", threads=threads)["versions"]
-        except PeerError:
-            self.close()
-            raise
 
-    def ask(self, **message):
+    def tell(self, **message):
+        """Its answer has to be heard before it is told more."""
+        with contextlib.suppress(OSError):  # of a process that has ended: so says hear
+            self.process.stdin.write(json.dumps(message) + "\n")
+            self.process.stdin.flush()
+
+    def hear(self):
         """
         Raises:
             PeerError: there is no answer, or the answer is an error.
@@ -61,11 +61,7 @@ class Peer:
         late = threading.Timer(SECONDS, self.process.kill)
         late.start()
         try:
-            self.process.stdin.write(json.dumps(message) + "\n")
-            self.process.stdin.flush()
             line = self.process.stdout.readline()
-        except OSError:
-            line = ""
         finally:
             late.cancel()
         if not line:
@@ -75,10 +71,43 @@ class Peer:
             raise PeerError(answer["error"])
         return answer
 
+    def ask(self, **message):
+        """What it answers, or PeerError."""
+        self.tell(**message)
+        return self.hear()
+
     def last_words(self):
         self.log.seek(0)
         lines = self.log.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else "without a word"
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self.log.close()
+
+
+class Peer(Process):
+    """A framework of ``PROCESSES``.
+
+    Raises:
+        PeerError: there is no such interpreter, or it lacks a package.
+    """
+
+    def __init__(self, module, python, threads):
+        super().__init__(module, python)
+        self.files = tempfile.TemporaryDirectory()
+        try:
+            self.versions = self.ask(do="hello", threads=threads)["versions"]
+        except PeerError:
+            self.close()
+            raise
 
     def answer(self, told, *inputs):
         """The outcome of the task on these inputs, as tensors. It stays loaded, for ``time``."""
@@ -95,15 +124,7 @@ class Peer:
         return self.ask(do="time", calls=calls, warm=warm)["seconds"]
 
     def close(self):
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()
-        try:
-            self.process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process.stdout.close()
-        self.log.close()
+        super().close()
         self.files.cleanup()
 
 

@@ -28,7 +28,7 @@ def hold_to(threads):
 
 
 class Worker:
-    """``framework()`` returns an object with ``versions`` and ``build(task, weights, inputs)``.
+    """A framework at work. ``framework()`` returns an object with ``versions`` and ``build(task, weights, inputs)``.
 
     What that builds has ``assign(weights, inputs)``, ``step()``, which does the task once and returns the arrays of its
     outcome, and ``wait()``, which returns when all steps are done.
@@ -62,9 +62,11 @@ class Worker:
     def answer(self, file):
         outcome = self.step.step()
         arrays = [numpy.asarray(value) for value in outcome.get("values", ())]
-        for name in self.kind[0]["networks"]:
-            gradients = zip(self.layouts[name], outcome[name], self.shapes[name], strict=True)
-            arrays += [way.back(numpy.asarray(gradient), shape) for way, gradient, shape in gradients]
+        task = self.kind[0]
+        for name in task.get("outcome", task["networks"]):
+            network = name.partition(" ")[0]
+            found = zip(self.layouts[network], outcome[name], self.shapes[network], strict=True)
+            arrays += [way.back(numpy.asarray(array), shape) for way, array, shape in found]
         numpy.savez(file, **{str(index): array for index, array in enumerate(arrays)})
         return {}
 
@@ -79,11 +81,13 @@ class Worker:
         return {"seconds": (time.perf_counter() - start) / calls}
 
 
-def serve(framework):
-    """Until the other end closes. What anything prints goes to stderr, so that nothing comes between the answers."""
+def serve(worker):
+    """Does what ``worker`` is told to, until the other end closes.
+
+    What anything prints goes to stderr, so that nothing comes between the answers.
+    """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    worker = Worker(framework)
     for line in sys.stdin:
         message = json.loads(line)
         try:

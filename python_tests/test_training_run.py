@@ -367,7 +367,7 @@ with RunFolder(Path({str(begun.folder.path)!r})).alone():
 """
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"locked\n"
-        with pytest.raises(UsageError, match="--out .* another process is training there"):
+        with pytest.raises(UsageError, match=r"--out .* another process is training there"):
             resumed.train()
         other.kill()
     assert {path: path.stat().st_mtime_ns for path in begun.folder.path.rglob("*")} == before
@@ -378,7 +378,7 @@ with RunFolder(Path({str(begun.folder.path)!r})).alone():
 def test_samples_that_are_no_numbers_are_not_judged(tmp_path):
     diverging = Run(config("wgan-gp", tmp_path / "run", iterations=5, eval_every=2))
     diverging.evaluated.fill_(float("nan"))
-    with pytest.raises(Diverged, match="samples: expected finite numbers, .* at iteration 2"):
+    with pytest.raises(Diverged, match=r"samples: expected finite numbers, .* at iteration 2"):
         diverging.train()
     assert saved(diverging) == [0]
 

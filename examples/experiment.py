@@ -50,16 +50,21 @@ class Options:
 
     def check(self) -> None:
         """Raises UsageError on a value out of range."""
-        for name, least in {"steps": 10, "batch_size": 2, "width": 1, "threads": 1}.items():
-            if getattr(self, name) < least:
-                flag = name.replace("_", "-")
-                raise UsageError(f"--{flag} {getattr(self, name)}: expected a whole number of at least {least}")
+        check_flags(self, {"steps": 10, "batch_size": 2, "width": 1, "threads": 1})
         if not 0 < self.lr < 1:
             raise UsageError(f"--lr {self.lr}: expected a number between 0 and 1")
         if not 0 < self.weight < float("inf"):
             raise UsageError(f"--weight {self.weight}: expected a number above 0")
-        if self.out.suffix != ".png" or not self.out.parent.is_dir():
-            raise UsageError(f"--out {self.out}: expected a .png file in a folder that is there")
+
+
+def check_flags(options, least: Mapping[str, int]) -> None:
+    """Raises UsageError where a whole number is less than its ``least``, or no figure can be written to ``out``."""
+    for name, bound in least.items():
+        if getattr(options, name) < bound:
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag} {getattr(options, name)}: expected a whole number of at least {bound}")
+    if options.out.suffix != ".png" or not options.out.parent.is_dir():
+        raise UsageError(f"--out {options.out}: expected a .png file in a folder that is there")
 
 
 def network(inputs: int, width: int) -> nn.Sequential:
@@ -92,11 +97,13 @@ def train_discriminator(discriminator: nn.Module, draw: Draw, options: Options) 
         yield step
 
 
-def discriminator_update(discriminator, optimizer, real: torch.Tensor, fake: torch.Tensor) -> None:
+def discriminator_update(discriminator, optimizer, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+    """Returns the loss before it, 0-d."""
     loss = softplus(-discriminator(real)).mean() + softplus(discriminator(fake)).mean()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
+    return loss.detach()
 
 
 def adam(module: nn.Module, lr: float) -> torch.optim.Optimizer:
@@ -137,18 +144,20 @@ def panels(rows: int, columns: int):
     return pyplot.subplots(rows, columns, figsize=size, constrained_layout=True, squeeze=False)
 
 
-def save(drawn, options: Options, measured: Mapping[str, object], sentences: Sequence[str]) -> None:
+def save(drawn, options, measured: Mapping[str, object], sentences: Sequence[str], device: str = "cpu") -> None:
     """Writes the figure and its record, and prints what was measured.
 
     Args:
         drawn: a matplotlib figure.
-        options: of the run; they go into the record.
+        options: of the run, with ``out`` and ``threads``; they go into the record.
         measured: every number that the sentences tell, by name.
         sentences: what was measured, for the terminal and the gallery.
+        device: on which.
     """
     settings = {name: value for name, value in asdict(options).items() if name != "out"}
     threads = f"{options.threads} thread{'s' if options.threads > 1 else ''}"
-    where = f"{threads}, {platform.system()} {platform.machine()}, torch {torch.__version__}, {date.today()}"
+    place = threads if device == "cpu" else torch.cuda.get_device_name(device)
+    where = f"{place}, {platform.system()} {platform.machine()}, torch {torch.__version__}, {date.today()}"
     sentences = [re.sub(r"(?<!\w)-(?=\d)", "−", sentence) for sentence in sentences]  # minus signs, not hyphens
     record = {"settings": settings, "where": where, "measured": dict(measured), "sentences": sentences}
     with atomic.writing(options.out):

@@ -22,7 +22,7 @@ from wgan_kernels.training._optional import MissingPackage, optional
 from wgan_kernels.training.errors import UsageError
 
 EXAMPLES = Path(__file__).parent
-Name = Literal["earth_mover", "parallel_lines", "divergences"]
+Name = Literal["earth_mover", "parallel_lines", "divergences", "quality_curve", "wgan_and_wgan_gp", "one_digit"]
 
 
 def make(name: str, folder: Path) -> str:

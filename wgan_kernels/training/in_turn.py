@@ -16,10 +16,11 @@ class InTurnStep:
         self.critic, self.optimizer = critic, optimizer
 
     def __call__(self, real: torch.Tensor, fake: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Two updates from real and fake [B, …]; returns the sum of the losses before each, 0-d, not synchronised."""
+        """Two updates from real and fake [B, …]; returns the loss before each and their sum, 0-d, not synchronised."""
         of_real = self._update(real, -1.0)
         of_fake = self._update(fake, 1.0)
-        return {"loss": of_real + of_fake, "wasserstein": -(of_real + of_fake)}
+        loss = of_real + of_fake
+        return {"loss": loss, "wasserstein": -loss, "real": of_real, "fake": of_fake}
 
     def _update(self, images: torch.Tensor, label: float) -> torch.Tensor:
         self.optimizer.zero_grad()

@@ -44,7 +44,7 @@ class Settings:
     peers: tuple[str, ...] | None = None
     backends: tuple[str, ...] | None = None
     graphs: bool = False
-    seconds: float = 10.0
+    seconds: float = 40.0
 
 
 def spread(values):

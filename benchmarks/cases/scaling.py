@@ -58,7 +58,7 @@ CASES = (
     *(penalised("batch", batch, perceptron_of(3), batch, 784, large=batch > 512) for batch in (1, 8, 64, 512, 4096)),
     *(
         penalised("side", side, partial(image_critic, side), 4, 3, side, side, large=side > 128)
-        for side in (32, 64, 128, 256)
+        for side in (28, 64, 128, 256)
     ),
     *(penalised("depth", depth, perceptron_of(depth), 64, 784) for depth in (1, 2, 4, 8, 16)),
     *(penalised("threads", count, s3_critic, 64, 1, 28, 28, threads=count, kind="cpu") for count in threads()),

@@ -16,7 +16,7 @@ CXX_FILES = $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 train: $(VENV)/.train        ## WGAN-GP digits on MNIST; at most 4.75 minutes of training, on two cores
 	$(PY) examples/train_mnist.py --method wgan-gp --time-limit 4.75
 
-gallery: $(VENV)/.dev        ## the documents' experiments, into docs/gallery.md; about a minute
+gallery: $(VENV)/.dev        ## the documents' experiments, into docs/gallery.md; a quarter of an hour
 	$(PY) examples/gallery.py
 
 test: $(VENV)/.dev check     ## every claim checked, file by file on two workers

@@ -22,7 +22,16 @@ from wgan_kernels.training._optional import MissingPackage, optional
 from wgan_kernels.training.errors import UsageError
 
 EXAMPLES = Path(__file__).parent
-Name = Literal["earth_mover", "parallel_lines", "divergences", "quality_curve", "wgan_and_wgan_gp", "one_digit"]
+Name = Literal[
+    "earth_mover",
+    "parallel_lines",
+    "divergences",
+    "clipping",
+    "mode_collapse",
+    "quality_curve",
+    "wgan_and_wgan_gp",
+    "one_digit",
+]
 
 
 def make(name: str, folder: Path) -> str:
@@ -39,14 +48,16 @@ def make(name: str, folder: Path) -> str:
     out = folder / f"{name}.png"
     if subprocess.run([sys.executable, EXAMPLES / f"{name}.py", "--out", out]).returncode:
         raise UsageError(f"{name}: its script failed, see above; the gallery says of it what it said before")
-    return entry(name, json.loads(out.with_suffix(".json").read_text()), folder.name, time.perf_counter() - started)
+    return entry(name, json.loads(out.with_suffix(".json").read_text()), folder, time.perf_counter() - started)
 
 
-def entry(name: str, record: dict, folder: str, seconds: float) -> str:
-    """What was measured, the figure, and the command with its time, as Markdown."""
+def entry(name: str, record: dict, folder: Path, seconds: float) -> str:
+    """What was measured, the figure, its film if there is one, and the command with its time, as Markdown."""
+    title = name.replace("_", " ")
+    pictures = {f"{name}.png": title, f"{name}.gif": f"{title}, film"}
     parts = [
         "**Measured.** " + " ".join(record["sentences"]),
-        f"![{name.replace('_', ' ')}]({folder}/{name}.png)",
+        *(f"![{text}]({folder.name}/{file})" for file, text in pictures.items() if (folder / file).is_file()),
         f"`python examples/{name}.py`: {seconds:.0f} s; {record['where']}.",
     ]
     return "\n\n".join(parts)

@@ -70,8 +70,9 @@ class Losses:
 
     def row(self, iteration: int) -> None:
         """The means since the last row."""
-        means = [*torch.stack(self.updates).mean(0).tolist(), torch.stack(self.generator).mean().item()]
-        self.rows.append({"iteration": iteration, **dict(zip(LOSSES, means, strict=True))})
+        real, fake = torch.stack(self.updates).mean(0).tolist()
+        means = dict(zip(LOSSES, (real, fake, torch.stack(self.generator).mean().item()), strict=True))
+        self.rows.append({"iteration": iteration, **means, "estimate": -real - fake})
         self.updates.clear()
         self.generator.clear()
 
@@ -148,8 +149,7 @@ def picture(measured: dict, grids: dict[int, torch.Tensor], config: Config):
     for name, colour in LOSSES.items():
         loss.plot(iterations, [row[name] for row in measured["losses"]], color=colour, linewidth=1, label=name)
     loss.set(title="the three losses")
-    apart = [-row["critic on real"] - row["critic on fake"] for row in measured["losses"]]
-    estimate.plot(iterations, apart, color="C3", linewidth=1)
+    estimate.plot(iterations, [row["estimate"] for row in measured["losses"]], color="C3", linewidth=1)
     estimate.set(title="mean f(x) − mean f(G(z))")
     for axes, name, title in ((fid, "fid", "classifier-FID"), (share, "share", f"taken for a {config.digit}")):
         at = [row["iteration"] for row in measured["rows"]]

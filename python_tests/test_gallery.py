@@ -13,7 +13,7 @@ pytest.importorskip("tyro", reason="the command line needs tyro")
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-NAMES = ("earth_mover", "parallel_lines", "divergences")
+NAMES = ("earth_mover", "parallel_lines", "divergences", "clipping", "mode_collapse")
 OF_DIGITS = ("quality_curve", "wgan_and_wgan_gp", "one_digit")  # test_gallery_digits.py has their tests
 
 

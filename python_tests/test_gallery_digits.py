@@ -82,6 +82,17 @@ def test_the_curve_is_the_critic_s_estimate(example, method):
     torch.testing.assert_close(curve, seen[-1]["wasserstein"], rtol=1e-4, atol=1e-5)
 
 
+def test_a_point_has_the_mean_since_the_last(example, monkeypatch):
+    module = example("quality_curve")
+    config = module.Config(iterations=3, points=4, samples=100)  # of the GAN 9: 2, 4, 7 and 9
+    values = iter(range(100))
+    monkeypatch.setattr(module, "curve", lambda *_: torch.tensor(float(next(values))))
+    judge = lambda samples: dict.fromkeys(module.KEPT, float(sum(map(len, samples))))  # noqa: E731
+    rows, samples = module.follow("GAN", config, module.all_digits(config), judge, lambda label: None)
+    assert [row["curve"] for row in rows] == [0.5, 2.5, 5.0, 7.5]
+    assert rows[0]["fid"] == 100 and samples.shape == (module.ROWS * module.SHOWN, 1, 28, 28)
+
+
 def test_the_gan_s_updates(example):
     """Both losses are cross-entropies, taken before their updates, which lower them; one of each makes an iteration."""
     module = example("quality_curve")
@@ -170,7 +181,7 @@ def test_one_digit(example, tmp_path):
     assert measured["count"] == int((few.labels == 6).sum()) < DIGITS / 5
     assert [row["iteration"] for row in measured["rows"]] == [5, 10]
     assert [row["iteration"] for row in measured["losses"]] == list(range(1, 11))
-    estimates = [-row["critic on real"] - row["critic on fake"] for row in measured["losses"]]
+    estimates = [row["estimate"] for row in measured["losses"]]
     assert estimates[-1] > 2 * estimates[0] > 0
     assert measured["real digits"]["share"] > 0.95
     with Image.open(out.with_suffix(".gif")) as film:
@@ -207,6 +218,7 @@ def test_the_three_losses(example):
     assert len(seen) == 10
     real, fake = torch.tensor(seen).mean(0).tolist()
     expected = {"iteration": 2, "critic on real": real, "critic on fake": fake, "generator": sum(made).item() / 2}
+    expected["estimate"] = -real - fake
     assert losses.rows == [pytest.approx(expected, rel=1e-5)]
     trained.iterate()
     assert len(losses.updates) == 5

@@ -84,7 +84,7 @@ def save_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str, hea
         ("generator", "generator: −mean f(G(z))"),
     ):
         _draw(losses, rows, name, label)
-    _draw(estimate, rows, "wasserstein", "Wasserstein estimate: mean f(x) − mean f(G(z))")
+    _draw(estimate, rows, "wasserstein", "estimate: mean f(x) − mean f(G(z))")
     _draw(slope, rows, "gradient_norm", "mean ‖∇f‖ between real and fake")
     _draw(slope, rows, "penalty", "gradient penalty")
     judged = [row for row in rows if headline in row]
@@ -95,7 +95,7 @@ def save_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str, hea
         axes.grid(alpha=0.3)
     for axes, right in zip((estimate, quality), second, strict=True):
         handles = [*axes.get_legend_handles_labels()[0], *(right.get_legend_handles_labels()[0] if right else [])]
-        axes.legend(handles=handles)
+        (right or axes).legend(handles=handles, loc="center right")  # above the lines of both
     for axes in (slope, quality):
         axes.set_xlabel("iteration")
     figure.suptitle(title)
@@ -116,10 +116,10 @@ def _beside(axes, rows: Sequence[Mapping[str, float]], judged: Sequence[Mapping[
     words = ""
     if len(known) > 2:
         pearson, spearman = correlation(*zip(*known, strict=True))
-        words = f", correlation {pearson:.2f}, of ranks {spearman:.2f}"
+        words = f", r = {pearson:.2f} (of ranks {spearman:.2f})"
     right = axes.twinx()
-    right.plot(*zip(*points, strict=True), "o-", color="C3", label=f"W₁ between samples{words} (right)")
-    right.set_ylim(bottom=0)
+    right.plot(*zip(*points, strict=True), "o-", color="C3", label=f"W₁ of samples, right{words}")
+    right.margins(y=0.2)
     return right
 
 

@@ -32,7 +32,7 @@ class Options:
     """As many iterations as the document has, or the preset: hours on a CPU."""
     points: int
     """How often the samples are judged, in even steps; the last time at the end."""
-    samples: int = 2000
+    samples: int
     """Generated digits that are judged each time. Fewer look a little worse: the FID depends on their number."""
     seed: int = 0
     """Of weights, batches and noise."""
@@ -107,6 +107,10 @@ def followed(model: Model, at: Sequence[int], measure: Callable[[], dict], after
             after(model.iterate())
         rows.append({"iteration": iteration, **measure()})
     return rows
+
+
+def series(rows: Sequence[dict], name: str) -> list:
+    return [row[name] for row in rows]
 
 
 def sheet(axes, images: torch.Tensor, columns: int, title: str) -> None:

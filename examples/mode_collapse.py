@@ -49,6 +49,8 @@ class Config(Options):
     steps: int = 2000
     """Generator updates on 25 gaussians; on 8 half as many."""
     batch_size: int = 128
+    width: int = 64
+    """Of the three hidden layers."""
     lr: float = 5e-3
     """Of all networks' Adam, at first; it falls to 0 along a line."""
     weight: float = 0.1

@@ -17,7 +17,7 @@ from typing import Literal
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in examples/train_mnist.py
 
 import torch
-from digits import Options, all_digits, even_steps, followed, logarithmic, noise, sampled, sheet, trainer
+from digits import Options, all_digits, even_steps, followed, logarithmic, noise, sampled, series, sheet, trainer
 from experiment import EXACT, panels, progress, save
 from turns import main
 
@@ -29,7 +29,7 @@ from wgan_kernels.training.trainer import Trainer
 LENGTHS = {3: 3500, 4: 3500, 6: 8000}  # what the notebook shows last; of the fours it does not say
 LOSSES = {"critic on real": "C0", "critic on fake": "C1", "generator": "C2"}
 SIDE, SHOWN = 10, 4  # digits along the edge of a grid, grids in the figure
-ROWS, FRAMES = 240, 40  # points of the losses' curves, and frames of the film; fewer in a shorter run
+ROWS, FRAMES = 240, 30  # points of the losses' curves, and frames of the film; fewer in a shorter run
 FRAME_MS, LAST_FRAME_MS = 150, 3000
 KEPT = ("fid", "confidence", "w1", "sliced_w")
 
@@ -42,11 +42,11 @@ class Config(Options):
     """The figure to write (PNG); its film (GIF) and what was measured (JSON) go beside it. Such files are replaced."""
     digit: Literal[3, 4, 6] = 3
     """The only one that is learned."""
-    iterations: int = 240
+    iterations: int = 180
     full: bool = False
     """The notebook's length: 3,500 iterations of the threes and fours, 8,000 of the sixes; half an hour or more."""
     points: int = 6
-    samples: int = 1000
+    samples: int = 600
 
     @property
     def length(self) -> int:
@@ -145,15 +145,14 @@ def picture(measured: dict, grids: dict[int, torch.Tensor], config: Config):
     for axes, index in zip(sheets, shown, strict=True):
         iteration = sorted(grids)[index]
         sheet(axes, grids[iteration], SIDE, f"iteration {iteration}")
-    iterations = [row["iteration"] for row in measured["losses"]]
+    losses, rows = measured["losses"], measured["rows"]
     for name, colour in LOSSES.items():
-        loss.plot(iterations, [row[name] for row in measured["losses"]], color=colour, linewidth=1, label=name)
+        loss.plot(series(losses, "iteration"), series(losses, name), color=colour, linewidth=1, label=name)
     loss.set(title="the three losses")
-    estimate.plot(iterations, [row["estimate"] for row in measured["losses"]], color="C3", linewidth=1)
+    estimate.plot(series(losses, "iteration"), series(losses, "estimate"), color="C3", linewidth=1)
     estimate.set(title="mean f(x) − mean f(G(z))")
     for axes, name, title in ((fid, "fid", "classifier-FID"), (share, "share", f"taken for a {config.digit}")):
-        at = [row["iteration"] for row in measured["rows"]]
-        axes.plot(at, [row[name] for row in measured["rows"]], "o-", color="C3", label="generated")
+        axes.plot(series(rows, "iteration"), series(rows, name), "o-", color="C3", label="generated")
         axes.set(title=title)
     logarithmic(fid)
     share.axhline(measured["real digits"]["share"], color=EXACT, linestyle="--", label="real")

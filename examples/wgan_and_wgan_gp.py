@@ -37,7 +37,7 @@ class Config(Options):
     """WGAN and WGAN-GP on MNIST as one post compares them: the same noise through both, and the classifier-FID."""
 
     out: Path = Path("wgan_and_wgan_gp.png")
-    iterations: int = 64
+    iterations: int = 60
     full: bool = False
     """The post's lengths: 4,000 iterations of WGAN, 1,000 of WGAN-GP; most of an hour on two cores."""
     points: int = 4

@@ -35,7 +35,8 @@ class Convolutions(TorchFunctionMode):
         how, is_same = conv.geometry(2, func is torch.conv_transpose2d, settings, named)
         if is_same or torch.is_autocast_enabled("cpu"):
             return func(x, *args[1:], **kwargs)
-        return conv.MAPS.forward(x, w, b, how)
+        run = conv.MAPS.forward if torch.compiler.is_compiling() else conv.conv
+        return run(x, w, b, how)
 
 
 _CONVOLUTIONS = (torch.conv2d, torch.conv_transpose2d)

@@ -1,10 +1,9 @@
-"""Convolutions to a few channels as a product and the sum of its columns: CPU kernels leave vector units idle there.
+"""Convolutions to a few channels, where CPU kernels leave vector units idle: the forward pass is a matrix product, and
+gradients are those of a transposed convolution.
 
 With W the kernel as a matrix [out·kernel, in], and fold, which adds each column's entries to where they lie::
 
-    y   = fold(W x)
-    x̄  = Wᵀ unfold(δ)
-    w̄  = Σ unfold(δ) xᵀ        over the samples
+    y = fold(W x)
 
 A transposed convolution is that by definition. One of stride 1 is it too, with the kernel turned around. The pullback
 of a convolution from a few channels is a transposed convolution to them.
@@ -21,13 +20,19 @@ FEW = 4
 def serve(x, w, how):
     """Whether this convolution is one to a few channels that gains by it.
 
-    Of 64 images of 28×28 in float32, ms by PyTorch and so, on two cores of an AMD EPYC::
+    Of 64 images in float32, ms by PyTorch and so, on two cores of an AMD EPYC; samples are NCHW, channels last::
 
-        kernel                        forward       input gradient    weight gradient
-        7×7, stride 1, 128 → 1        41.1   6.9    41.4   5.5        43.2   6.2
-        3×3, stride 1, 64 → 3, 32×32   8.4   4.1     6.9   3.7         7.8   4.2
-        4×4, stride 2, from 64: the input gradient to 1 channel 4.5 and 0.8, 3: 2.9 and 1.4, 4: 3.0 and 1.9, 6: 3.1
-        and 2.7; of 16 of 64×64 to 8: 4.8 and 7.3
+        kernel                         forward     all gradients                forward     all gradients
+        7×7, 128 → 1, 28×28            44    9.9   109   35                     42   11     50    11
+        5×5,  64 → 1, 28×28            13    4.6    28    5.8                   12    4.8   14     3.6
+        3×3,  64 → 3, 32×32             9.8  5.6    17    6.7                    7.2  7.0    9.9   5.3
+        3×3, 128 → 2, 28×28            12    5.5    25   27                     10    6.7   16     7.0
+        3×3,  64 → 4, 14×14             1.6  1.7     3.6  2.9                    1.4  1.8    2.4   1.7
+        transposed 4×4 of stride 2, 64 → 3, 14×14
+                                        4.0  2.0   as they are                   3.1  1.9   as they are
+
+    and the input gradient of a 4×4 kernel of stride 2 to 1 channel 4.5 and 0.8, to 3 channels 2.9 and 1.4, 4: 3.0 and
+    1.9, 6: 3.1 and 2.7; of 16 images of 64×64 to 8: 4.8 and 7.3.
     """
     if x.dim() != 4 or how.groups != 1 or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         return False
@@ -52,20 +57,21 @@ def forward(x, w, size, how):
     return F.fold(columns, size, *_fold(w, how))
 
 
-def pullback(delta, w, x, how):
-    columns = F.unfold(delta, *_fold(w, how))
-    return torch.bmm(_matrix(w, how).t().expand(len(x), -1, -1), columns).view(x.shape)
+def transposed(w, how):
+    """(w, how) of the transposed convolution that this one is."""
+    if how.transposed:
+        return w, how
+    return turn(w), how._replace(transposed=True, padding=_fold(w, how)[2])
 
 
-def weight_gradient(x, delta, w, how):
-    columns = F.unfold(delta, *_fold(w, how))
-    grad = torch.bmm(columns, _pixels(x).transpose(1, 2)).sum(0).t()
-    return grad.reshape(w.shape) if how.transposed else grad.reshape(w.transpose(0, 1).shape).transpose(0, 1).flip(2, 3)
+def turn(w):
+    """The kernel turned around, from a convolution's to that of the transposed one, and back."""
+    return w.transpose(0, 1).flip(2, 3)
 
 
 def _matrix(w, how):
     """[out·kernel, in]"""
-    w = w if how.transposed else w.flip(2, 3).transpose(0, 1)
+    w = w if how.transposed else turn(w)
     return w.flatten(1).t()
 
 
@@ -80,6 +86,10 @@ def _fold(w, how):
 
 def _pixels(x):
     """x as [B, channels, pixels], in the memory that it has."""
-    if x.is_contiguous(memory_format=torch.channels_last):
+    if _is_channels_last(x):
         return x.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
     return x.flatten(2)
+
+
+def _is_channels_last(x):
+    return x.is_contiguous(memory_format=torch.channels_last)

@@ -76,18 +76,14 @@ def _forward(x, w, b, how):
 
 
 def _pullback(delta, w, x, how):
-    if _columns.serve(x, w, how) and not x.is_contiguous(memory_format=torch.channels_last):
-        return _columns.pullback(delta, w, x, how)
-    transposed = how._replace(transposed=True)
-    if not how.transposed and _columns.serve(delta, w, transposed):
-        return _columns.forward(delta, w, x.shape[2:], transposed)
-    return _backward(delta, x, w, None, *how, (True, False, False))[0]
+    to_few = how._replace(transposed=True)
+    if not how.transposed and _columns.serve(delta, w, to_few):
+        return _columns.forward(delta, w, x.shape[2:], to_few)
+    return _native(x, delta, w, how, (True, False, False))[0]
 
 
 def _weight_gradient(x, delta, w, how):
-    if _columns.serve(x, w, how):
-        return _columns.weight_gradient(x, delta, w, how)
-    return _backward(delta, x, w, None, *how, (False, True, False))[1]
+    return _native(x, delta, w, how, (False, True, False))[1]
 
 
 def _bias_gradient(delta, how):
@@ -95,12 +91,23 @@ def _bias_gradient(delta, how):
 
 
 def _gradients(x, delta, w, how, asked):
-    if _columns.serve(x, w, how):
-        maps = (lambda: _pullback(delta, w, x, how)), (lambda: _weight_gradient(x, delta, w, how))
-        maps += ((lambda: _bias_gradient(delta, how)),)
-        return [one() if wanted else None for one, wanted in zip(maps, asked, strict=True)]
+    x_asked, *others = asked
+    if x_asked and not how.transposed and _columns.serve(delta, w, how._replace(transposed=True)):
+        rest = _native(x, delta, w, how, (False, *others))[1:] if any(others) else (None, None)
+        return _pullback(delta, w, x, how), *rest
+    return _native(x, delta, w, how, asked)
+
+
+def _native(x, delta, w, how, asked):
+    """The backend's gradients with respect to x, w and b: those asked for, None for the others."""
+    is_turned = not how.transposed and _columns.serve(x, w, how)
+    if is_turned:
+        w, how = _columns.transposed(w, how)
     bias = [delta.shape[1]] if asked[2] else None
-    return [g if wanted else None for g, wanted in zip(_backward(delta, x, w, bias, *how, asked), asked, strict=True)]
+    grads = [g if wanted else None for g, wanted in zip(_backward(delta, x, w, bias, *how, asked), asked, strict=True)]
+    if is_turned and asked[1]:
+        grads[1] = _columns.turn(grads[1])
+    return grads
 
 
 MAPS = Maps(_forward, _pullback, _weight_gradient, _bias_gradient, _gradients)

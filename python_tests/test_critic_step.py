@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import wgan_kernels as wk
 
@@ -316,34 +317,68 @@ def test_frozen_layers_receive_nothing():
     assert ours.critic[0].weight.grad is None and torch.equal(ours.critic[0].weight, before)
 
 
-def gradients(kind, dtype, critic, **settings):
-    """Of one update with the R1 penalty, which draws nothing, in float64."""
-    critic = copy.deepcopy(critic).to(dtype)
-    torch.manual_seed(4)
-    real, fake = torch.randn(2, *IMAGE).to(dtype)
-    kind(critic, torch.optim.SGD(critic.parameters(), lr=0.0), "r1", tune=False, **settings)(real, fake)
-    return [param.grad.double() for param in critic.parameters()]
+def gradients(kind, dtype, make, shape, way=None, **settings):
+    """Of updates with the R1 penalty, which draws nothing, of some critics: one long vector in float64."""
+    found = []
+    for seed in range(8):
+        torch.manual_seed(seed)
+        critic = make().to(dtype)
+        real, fake = torch.randn(2, *shape).to(dtype)
+        step = kind(critic, torch.optim.SGD(critic.parameters(), lr=0.0), "r1", tune=False, **settings)
+        if way:
+            step._way = lambda *_, step=step: getattr(step, way)
+        step(real, fake)
+        found += [param.grad.double().flatten() for param in critic.parameters()]
+    return torch.cat(found)
 
 
-@pytest.mark.parametrize("asked_by", ["precision", "the caller"])
-@pytest.mark.parametrize("norm", [None, nn.LayerNorm((4, 4, 4)), nn.BatchNorm2d(4)], ids=["plain", "layer", "batch"])
-def test_bfloat16_is_as_exact_as_eager(norm, asked_by):
+NARROW = PROGRAMS | {"batch norm": (lambda: convolutional(nn.BatchNorm2d(4)), IMAGE)}
+
+
+@pytest.mark.parametrize("way", ["by precision", "by the caller", "in channels-last memory"])
+@pytest.mark.parametrize(("make", "shape"), NARROW.values(), ids=NARROW)
+def test_bfloat16_is_as_exact_as_eager(make, shape, way):
     """Against float64: at most twice the error of the reference under autocast."""
-    torch.manual_seed(3)
-    critic = convolutional(norm) if norm else convolutional()
-    exact = gradients(wk.reference.CriticStep, torch.float64, critic)
+    exact = gradients(wk.reference.CriticStep, torch.float64, make, shape)
     with torch.autocast("cpu", torch.bfloat16):
-        eager = gradients(wk.reference.CriticStep, torch.float32, critic)
-    asked = {"precision": "bfloat16"} if asked_by == "precision" else {}
-    with torch.autocast("cpu", torch.bfloat16, enabled=not asked):
-        ours = gradients(wk.CriticStep, torch.float32, critic, **asked)
-    single = gradients(wk.CriticStep, torch.float32, critic)
+        eager = gradients(wk.reference.CriticStep, torch.float32, make, shape)
+    asked = {} if way == "by the caller" else {"precision": "bfloat16"}
+    if "channels" in way:
+        if len(shape) != 4 or make is NARROW["batch norm"][0]:
+            pytest.skip("no program, or no images")
+        asked["way"] = "_by_program_in_channels_last"
+    with torch.autocast("cpu", torch.bfloat16, enabled="precision" not in asked):
+        ours = gradients(wk.CriticStep, torch.float32, make, shape, **asked)
+    single = gradients(wk.CriticStep, torch.float32, make, shape)
+    error = (ours - exact).norm()
+    assert (single - exact).norm() < 0.01 * error  # it is another precision
+    assert error <= 2 * (eager - exact).norm()
 
-    def error(grads):
-        return sum((g - e).square().sum() for g, e in zip(grads, exact, strict=True)).sqrt().item()
 
-    assert error(single) < 0.01 * error(ours)  # it is another precision
-    assert error(ours) <= 2 * error(eager)
+def test_a_program_rounds_to_bfloat16_what_autocast_does():
+    critic = convolutional(nn.LayerNorm((4, 4, 4)))
+    step = wk.CriticStep(critic, torch.optim.SGD(critic.parameters(), lr=0.1), tune=False, precision="bfloat16")
+    with Operators() as seen:
+        step(*torch.randn(2, *IMAGE))
+    assert step._program is not None
+    products = {
+        name: dtypes for name, dtypes in seen.dtypes.items() if "convolution" in name or name in ("mm", "addmm")
+    }
+    assert len(products) >= 3 and all(dtypes == {torch.bfloat16} for dtypes in products.values()), products
+    assert all(param.grad.dtype is torch.float32 for param in critic.parameters())
+
+
+class Operators(TorchDispatchMode):
+    """Of each operator that is dispatched, the types of its floating-point tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.dtypes = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = {arg.dtype for arg in args if isinstance(arg, torch.Tensor) and arg.is_floating_point()}
+        self.dtypes.setdefault(func.overloadpacket.__name__, set()).update(given)
+        return func(*args, **(kwargs or {}))
 
 
 def test_losses_are_not_rounded_to_bfloat16():

@@ -111,6 +111,38 @@ def test_without_tuning_nothing_is_tried(monkeypatch):
     assert not tried and not step.tuned
 
 
+class Viewing(nn.Module):
+    """As tutorials have it: ``view`` where ``reshape`` would do."""
+
+    def __init__(self):
+        super().__init__()
+        self.features, self.scores = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 6 * 6, 1)
+
+    def forward(self, x):
+        return self.scores(torch.relu(self.features(x)).view(x.size(0), -1))
+
+
+@pytest.mark.parametrize("tune", [True, False])
+def test_a_critic_may_view(tune):
+    torch.manual_seed(0)
+    generator = nn.Sequential(nn.Unflatten(1, (5, 3, 3)), nn.ConvTranspose2d(5, 3, 4, 2, 1), nn.Tanh()).double()
+    critic, twin = Viewing().double(), copy.deepcopy(generator)
+    step = wk.GeneratorStep(generator, critic, torch.optim.SGD(generator.parameters(), lr=0.1), tune=tune)
+    spec = wk.reference.GeneratorStep(twin, critic, torch.optim.SGD(twin.parameters(), lr=0.1))
+    latent = torch.randn(4, 45).double()
+    torch.testing.assert_close(step(latent), spec(latent), rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(generator.state_dict(), twin.state_dict(), rtol=1e-9, atol=1e-11)
+    samples = step.sample(latent)
+    torch.testing.assert_close(samples.view(4, -1), spec.sample(latent).flatten(1), rtol=1e-9, atol=1e-11)
+
+
+def test_a_view_of_other_numbers_stays_one():
+    x = torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    with Convolutions(True):
+        assert x.view(torch.int32).data_ptr() == x.data_ptr()
+        assert torch.equal(x.view(2, -1), x.flatten(1)) and torch.equal(x.view((2, 48)), x.flatten(1))
+
+
 def test_a_compiled_generator_gives_the_same_update(monkeypatch):
     torch.manual_seed(1)
     generator = nn.Sequential(nn.Unflatten(1, (3, 1, 1)), nn.ConvTranspose2d(3, 2, 4), nn.Tanh()).double()

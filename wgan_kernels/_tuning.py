@@ -14,7 +14,8 @@ class Convolutions(TorchFunctionMode):
     """Within it 2-d convolutions are run as a CPU likes them: those to few channels as matrix products
     (rules/_columns.py), and with ``channels_last`` all others on channels-last samples.
 
-    The network's own weights keep their memory. ``torch.compile`` sees through it.
+    The network's own weights keep their memory, and a ``view`` that this memory cannot give is a copy.
+    ``torch.compile`` sees through it.
     """
 
     def __init__(self, channels_last):
@@ -23,6 +24,8 @@ class Convolutions(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if func is torch.Tensor.view and not args[0].is_contiguous() and torch.dtype not in map(type, args):
+            return args[0].reshape(*args[1:], **kwargs)
         if func not in _CONVOLUTIONS or len(args) < 2 or type(args[0]) is not torch.Tensor:
             return func(*args, **kwargs)
         x, w, *settings = args

@@ -45,8 +45,8 @@ class CriticStep:
             if it is of ``wk.optim`` or capturable: the third step with samples of a shape is recorded, and then
             replayed. A critic's own Python then no longer runs (not run on a GPU yet).
         generator: where ε is drawn from; None: the device's default.
-        precision: of the critic's products and convolutions. "tf32", for float32 on a GPU; "bfloat16", autocast, under
-            which no program is run; None: the caller's. Weights, losses and the penalty stay what they are.
+        precision: of the critic's products and convolutions. "tf32", for float32 on a GPU; "bfloat16", autocast; None:
+            the caller's. Weights, losses and the penalty stay what they are.
 
     Raises:
         ValueError: penalty or precision is unknown, weight NaN; when called, shapes differ.
@@ -115,7 +115,7 @@ class CriticStep:
 
     def _way(self, real, fake, points):
         """How gradients are made for samples of this shape. The first time, the ways are tried."""
-        if self._program is None or torch.is_autocast_enabled(real.device.type):
+        if self._program is None:
             return self._by_autograd
         if not self.tune or not real.is_cpu:
             return self._by_program
@@ -155,7 +155,8 @@ class CriticStep:
         self.optimizer.zero_grad()
         for param, grad in gradients.items():
             param.grad = grad
-        return _metrics(scores[:batch], scores[batch : 2 * batch], self.weight, **found)
+        real_scores, fake_scores, _ = wide(scores).split(batch)
+        return _metrics(real_scores, fake_scores, self.weight, **found)
 
     def _by_program_in_channels_last(self, real, fake, points):
         return self._by_program(real, fake, points, torch.channels_last)

@@ -39,9 +39,12 @@ class Node:
 
 
 class Layer(Node):
-    """Linear in x and in the weight: its three maps are those of rules/bilinear.py."""
+    """Linear in x and in the weight: its three maps are those of rules/bilinear.py.
 
-    saved = ("x", "delta", "t", "r")
+    Under autocast all that they multiply is in its precision, the weight rounded once for all sweeps.
+    """
+
+    saved = ("x", "weight", "delta", "t", "r")
 
     def __init__(self, name, module, maps, how):
         super().__init__(name, type(module).__name__)
@@ -49,21 +52,23 @@ class Layer(Node):
         self.forget()
 
     def forward(self, split, x):
-        self.split, self.x = split, x
-        return self.maps.forward(x, self.module.weight, self.module.bias, self.how)
+        self.split, self.given = split, x.dtype
+        self.x, self.weight, bias = self._rounded(x, self.module.weight, self.module.bias)
+        return self.maps.forward(self.x, self.weight, bias, self.how)
 
     def pullback(self, delta, rows):
         self.delta = delta
-        return [self.maps.pullback(delta[rows], self.module.weight, self.x[rows], self.how)]
+        return [self.maps.pullback(delta[rows], self.weight, self.x[rows], self.how).to(self.given)]
 
     def pushforward(self, t):
-        self.t = t
-        return self.maps.forward(t, self.module.weight, None, self.how)
+        (self.t,) = self._rounded(t)
+        return self.maps.forward(self.t, self.weight, None, self.how)
 
     def curvature(self, r, wanted):
         self.r = r
-        x = self.x[self.split :]
-        return [self.maps.pullback(r, self.module.weight, x, self.how) if wanted and r is not None else None]
+        if not wanted or r is None:
+            return [None]
+        return [self.maps.pullback(r, self.weight, self.x[self.split :], self.how).to(self.given)]
 
     def gradients(self):
         weight, bias, split = self.module.weight, self.module.bias, self.split
@@ -75,13 +80,22 @@ class Layer(Node):
             else:
                 x = torch.cat([self.x[:split], self.t, self.x[split:]])
                 delta = torch.cat([self.delta, self.r])
-            received.append((weight, self.maps.weight_gradient(x, delta, weight, self.how)))
+            grad = self.maps.weight_gradient(x, delta, self.weight, self.how)
+            received.append((weight, grad.to(weight.dtype)))
         if bias is not None and bias.requires_grad:
             grad = self.maps.bias_gradient(self.delta[:split], self.how)
             if self.r is not None:
                 grad = grad + self.maps.bias_gradient(self.r, self.how)
-            received.append((bias, grad))
+            received.append((bias, grad.to(bias.dtype)))
         return received
+
+    def _rounded(self, *tensors):
+        """As autocast has the operands of a product, where it is on."""
+        device = self.module.weight.device.type
+        if self.given is torch.float64 or not torch.is_autocast_enabled(device):
+            return tensors
+        dtype = torch.get_autocast_dtype(device)
+        return [t if t is None else t.to(dtype) for t in tensors]
 
 
 class Piecewise(Node):
@@ -169,16 +183,17 @@ class Join(Node):
     def forward(self, split, x, y):
         if x.shape != y.shape:
             raise Refused(f"{self.name}: joins {tuple(x.shape)} and {tuple(y.shape)}: expected equal shapes")
+        self.given = x.dtype, y.dtype
         return x + y
 
     def pullback(self, delta, rows):
-        return [delta[rows]] * 2
+        return [delta[rows].to(dtype) for dtype in self.given]
 
     def pushforward(self, s, t):
         return s + t
 
     def curvature(self, r, wanted):
-        return [r if wanted else None] * 2
+        return [r.to(dtype) if wanted and r is not None else None for dtype in self.given]
 
 
 class Island(Node):

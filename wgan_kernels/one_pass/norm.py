@@ -20,40 +20,47 @@ class Norm(Node):
         self.forget()
 
     def forward(self, split, x):
+        """In the weights' precision, y in that of autocast."""
         self.how = how = _rows(self.module, x)
         weight, bias = self._weights()
-        if how.leaves is None or any(w is not None and w.dtype is not x.dtype for w in (weight, bias)):
+        dtypes = {w.dtype for w in (weight, bias) if w is not None} or {x.dtype}
+        (dtype, *others) = dtypes
+        widens = dtype is torch.float32 and x.dtype is not torch.float64
+        if how.leaves is None or others or not (dtype is x.dtype or widens):
             raise Refused(f"{self.name} ({self.what}): there are no kernels for it on this device, in this precision")
-        x = x.contiguous()
+        self.dtype, self.given, self.out = dtype, x.dtype, norm.as_autocast(x).dtype
+        x = x.to(dtype).contiguous()
         self.wide = how.spread(weight)
         y, *stats = how.leaves.layer_norm_fwd(
             x, self.wide, how.spread(bias), how.width, how.sets, how.centered, how.eps
         )
         rows = split * how.sets * (x[0].numel() // (how.width * how.sets))
         self.x, self.stats = (x[:split], x[split:]), ([s[:rows] for s in stats], [s[rows:] for s in stats])
-        return y
+        return y.to(self.out)
 
     def pullback(self, delta, rows):
-        delta = delta.contiguous()
+        delta = delta.to(self.dtype).contiguous()
         split = len(delta) - len(self.x[1])
         self.delta = delta[split:]
         pulled, *self.sums = self._pull(delta[:split], 0, x_asked=not rows.start, weights_asked=True)
         hat, *_ = self._pull(self.delta, 1)
-        return [hat if rows.start else torch.cat([pulled, hat])]
+        return [(hat if rows.start else torch.cat([pulled, hat])).to(self.given)]
 
     def pushforward(self, t):
         how, asked = self.how, (True, True, self._weights()[0] is not None)
         args = self.wide, *self.stats[1], how.width, how.sets, how.centered, *asked
-        pushed, self.bent, *sums = how.leaves.layer_norm_bwd_bwd(t.contiguous(), self.delta, self.x[1], *args)
+        t = t.to(self.dtype).contiguous()
+        pushed, self.bent, *sums = how.leaves.layer_norm_bwd_bwd(t, self.delta, self.x[1], *args)
         self._add(sums)
-        return pushed
+        return pushed.to(self.out)
 
     def curvature(self, r, wanted):
-        if r is None:
-            return [self.bent if wanted else None]
-        pulled, *sums = self._pull(r.contiguous(), 1, x_asked=wanted, weights_asked=True)
-        self._add(sums)
-        return [self.bent.add_(pulled) if wanted else None]
+        if r is not None:
+            pulled, *sums = self._pull(r.to(self.dtype).contiguous(), 1, x_asked=wanted, weights_asked=True)
+            self._add(sums)
+            if wanted:
+                self.bent.add_(pulled)
+        return [self.bent.to(self.given) if wanted else None]
 
     def gradients(self):
         given = zip(self._weights(), self.sums, strict=True)

@@ -218,7 +218,7 @@ def _layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
     shape = torch.Size(normalized_shape)
     if not _served(input, shape, weight, bias):
         return None
-    return layer_norm(_as_autocast(input), shape, weight, bias, eps)
+    return layer_norm(as_autocast(input), shape, weight, bias, eps)
 
 
 def _rms_norm(input, normalized_shape, weight=None, eps=None):
@@ -244,7 +244,7 @@ def _served(x, shape, *weights):
 def _group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
     if not _has_channels(input, num_groups, weight, bias) or input.numel() == num_groups:
         return None
-    y = group_norm(_as_autocast(input), num_groups, weight, bias, eps)
+    y = group_norm(as_autocast(input), num_groups, weight, bias, eps)
     if y is None or input.device.type != "cpu" or input.is_contiguous():
         return y
     return alike(input, y)[1]
@@ -274,7 +274,7 @@ def _has_channels(x, groups, *weights):
     return all(w is None or w.shape == x.shape[1:2] for w in weights)
 
 
-def _as_autocast(x):
+def as_autocast(x):
     """x as autocast hands it to layer_norm and group_norm: float32 on a GPU."""
     return x.float() if x.device.type == "cuda" and torch.is_autocast_enabled("cuda") else x
 

@@ -37,6 +37,17 @@ class Functional(nn.Module):
         return self.last(y.view(y.size(0), -1))
 
 
+class Both(nn.Module):
+    """The sum of two layers of one value."""
+
+    def __init__(self, first, second):
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x):
+        return self.first(x) + self.second(x)
+
+
 class Pooled(nn.Module):
     """Written out: a scaled sum over the pixels, then a squeeze."""
 
@@ -76,6 +87,29 @@ PROGRAMS = {
     "sequences": (lambda: linear(7, 9, 1), (4, 3, 7)),
     "residual": (
         lambda: nn.Sequential(nn.Linear(7, 9), Residual(linear(9, 4, 9)), nn.ReLU6(), nn.Linear(9, 1)),
+        VECTOR,
+    ),
+    "no parameters at first": (
+        lambda: nn.Sequential(
+            nn.AvgPool2d(2),
+            nn.LeakyReLU(0.2),
+            Residual(nn.Sequential(nn.Flatten(2), nn.Unflatten(2, (4, 4)), nn.ReLU())),
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(8, 5, 2),
+            nn.Tanh(),
+            nn.Flatten(),
+            nn.Linear(5, 1),
+        ),
+        IMAGE,
+    ),
+    "curved at first": (
+        lambda: nn.Sequential(nn.Tanh(), nn.LayerNorm(7, elementwise_affine=False), nn.Linear(7, 1)),
+        VECTOR,
+    ),
+    "a curved value for two layers": (
+        lambda: nn.Sequential(
+            nn.Linear(7, 9), nn.Tanh(), Both(nn.Linear(9, 4), nn.Linear(9, 4)), nn.Softplus(), nn.Linear(4, 1)
+        ),
         VECTOR,
     ),
     "residual at the input": (lambda: nn.Sequential(Residual(nn.Linear(7, 7)), nn.Hardtanh(), nn.Linear(7, 1)), VECTOR),

@@ -8,6 +8,9 @@ With J the Jacobian of the operation y = F(x), and w its parameters, the sweeps 
     pushforward    t ↦ J t                   interpolated rows
     curvature      r ↦ Jᵀr + ∂ₓ⟨t, Jᵀδ⟩      interpolated rows, where an operation is curved
     gradients      ∂_w of ⟨δ, F⟩ over real and fake, of ⟨t, Jᵀδ⟩ and of ⟨r, F⟩ over interpolated rows
+
+``rows`` of a pullback are those that anyone wants: all, or the interpolated ones, which are the last. Of these alone δ
+itself may be, too, where no parameter is behind.
 """
 
 import torch
@@ -17,9 +20,11 @@ from .program import Refused
 
 
 class Node:
-    """One operation. ``curved``: its Jacobian depends on x, so that the fourth sweep is needed."""
+    """One operation. ``curved``: its Jacobian depends on x, so that the fourth sweep is needed. ``bare``: it has no
+    parameters, and its pullback takes δ of the interpolated rows alone, too.
+    """
 
-    curved = False
+    curved = bare = False
     module = None
 
     def __init__(self, name, what):
@@ -44,7 +49,7 @@ class Layer(Node):
     Under autocast all that they multiply is in its precision, the weight rounded once for all sweeps.
     """
 
-    saved = ("x", "weight", "delta", "t", "r")
+    saved = ("x", "weight", "delta", "t", "r", "bent")
 
     def __init__(self, name, module, maps, how):
         super().__init__(name, type(module).__name__)
@@ -65,22 +70,18 @@ class Layer(Node):
         return self.maps.forward(self.t, self.weight, None, self.how)
 
     def curvature(self, r, wanted):
-        self.r = r
-        if not wanted or r is None:
-            return [None]
-        return [self.maps.pullback(r, self.weight, self.x[self.split :], self.how).to(self.given)]
+        self.r, x = r, self.x[self.split :]
+        if r is not None and self.module.weight.requires_grad:
+            self.bent = self.maps.weight_gradient(x, r, self.weight, self.how)
+        return [self.maps.pullback(r, self.weight, x, self.how).to(self.given) if wanted and r is not None else None]
 
     def gradients(self):
         weight, bias, split = self.module.weight, self.module.bias, self.split
         received = []
         if weight.requires_grad:
-            if self.r is None:
-                self.x[split:] = self.t  # the last that anyone wants of these rows
-                x, delta = self.x, self.delta
-            else:
-                x = torch.cat([self.x[:split], self.t, self.x[split:]])
-                delta = torch.cat([self.delta, self.r])
-            grad = self.maps.weight_gradient(x, delta, self.weight, self.how)
+            self.x[split:] = self.t  # the last that anyone wants of these rows
+            grad = self.maps.weight_gradient(self.x, self.delta, self.weight, self.how)
+            grad = grad if self.bent is None else grad + self.bent
             received.append((weight, grad.to(weight.dtype)))
         if bias is not None and bias.requires_grad:
             grad = self.maps.bias_gradient(self.delta[:split], self.how)
@@ -101,6 +102,7 @@ class Layer(Node):
 class Piecewise(Node):
     """A piecewise linear activation: J is a mask that the result tells, and its own transpose."""
 
+    bare = True
     saved = ("y",)
 
     def __init__(self, name, what, maps):
@@ -125,6 +127,7 @@ class Piecewise(Node):
 class Reshape(Node):
     """Another shape for each sample."""
 
+    bare = True
     saved = ()
 
     def __init__(self, name, what, call):
@@ -149,6 +152,7 @@ class Reshape(Node):
 class Linear(Node):
     """Linear in x, without parameters: an average, a permutation, a padding. Its transpose is autograd's."""
 
+    bare = True
     saved = ("x", "y", "t", "pushed")
 
     def __init__(self, name, what, call):
@@ -157,27 +161,32 @@ class Linear(Node):
         self.forget()
 
     def forward(self, split, x):
-        with torch.enable_grad():
-            self.x = x.detach().requires_grad_()
-            self.y = _of_each_sample(self, self.call, self.x)
+        self.x, self.y = self._recorded(x)
         return self.y.detach()
 
     def pullback(self, delta, rows):
-        return [torch.autograd.grad(self.y, self.x, delta)[0][rows]]
+        if len(delta) == len(self.y):
+            return [torch.autograd.grad(self.y, self.x, delta)[0][rows]]
+        x, y = self._recorded(self.x[rows])  # any samples would do
+        return list(torch.autograd.grad(y, x, delta))
 
     def pushforward(self, t):
-        with torch.enable_grad():
-            self.t = t.detach().requires_grad_()
-            self.pushed = self.call(self.t)
+        self.t, self.pushed = self._recorded(t)
         return self.pushed.detach()
 
     def curvature(self, r, wanted):
         return [torch.autograd.grad(self.pushed, self.t, r)[0] if wanted and r is not None else None]
 
+    @torch.enable_grad()
+    def _recorded(self, x):
+        x = x.detach().requires_grad_()
+        return x, _of_each_sample(self, self.call, x)
+
 
 class Join(Node):
     """x + y, as at the end of a residual block."""
 
+    bare = True
     saved = ()
 
     def forward(self, split, x, y):

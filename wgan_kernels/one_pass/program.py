@@ -16,6 +16,10 @@ class Program:
     def __init__(self, steps):
         self.steps = steps  # [(node, indices of the values it reads)]
         self.is_curved = any(node.curved for node, _ in steps)
+        # Values that no parameter is behind: of their δ only the interpolated rows are wanted.
+        self.bare = [True]
+        for node, reads in steps:
+            self.bare.append(node.bare and all(self.bare[i] for i in reads))
 
     def __str__(self):
         rows = [("value", "operation", "of", "reads", "sweeps")]
@@ -68,14 +72,13 @@ class Program:
 
     def _pullback(self, seed, split):
         """The gradient at the input, of whose rows only those from ``split`` on are wanted."""
+        every, interpolated = slice(0, None), slice(split - len(seed), None)
         deltas = [None] * len(self.steps) + [seed]
         for i, (node, reads) in reversed(list(enumerate(self.steps, 1))):
-            every = slice(0, None)
-            at_input = 0 in reads
-            pulled = node.pullback(deltas[i], slice(split, None) if at_input and len(set(reads)) == 1 else every)
+            pulled = node.pullback(deltas[i], interpolated if all(self.bare[j] for j in reads) else every)
             for source, delta in zip(reads, pulled, strict=True):
-                if source == 0 and len(delta) > len(seed) - split:
-                    delta = delta[split:]
+                if self.bare[source]:
+                    delta = delta[interpolated]
                 deltas[source] = delta if deltas[source] is None else deltas[source] + delta
             deltas[i] = None
         return deltas[0]

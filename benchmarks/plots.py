@@ -15,6 +15,7 @@ COLOURS = {
     "loop": "#4477aa",
     "foreach": "#66ccee",
     "eager": "#228833",
+    "plain": "#117733",
     "compile": "#ccbb44",
     "fused": "#ee6677",
     "drop-in": "#aa3377",

@@ -28,7 +28,8 @@ def hold_to(threads):
 
 
 class Worker:
-    """A framework at work. ``framework()`` returns an object with ``versions`` and ``build(task, weights, inputs)``.
+    """A framework at work. ``framework()`` returns an object with ``versions`` and ``build(task, weights, inputs)``,
+    and with ``layout`` where its arrays lie otherwise than ``layout.py`` says.
 
     What that builds has ``assign(weights, inputs)``, ``step()``, which does the task once and returns the arrays of its
     outcome, and ``wait()``, which returns when all steps are done.
@@ -40,6 +41,7 @@ class Worker:
     def hello(self, threads):
         hold_to(threads)
         self.framework = self.make(threads)
+        self.layout = getattr(self.framework, "layout", layout)
         return {"versions": self.framework.versions}
 
     def load(self, task, file):
@@ -49,9 +51,9 @@ class Worker:
         for name, layers in task["networks"].items():
             own = [arrays.pop(f"{name}.{index}") for index in range(task["parameters"][name])]
             self.shapes[name] = [array.shape for array in own]
-            self.layouts[name] = list(layout.parameters(layers, self.shapes[name]))
+            self.layouts[name] = list(self.layout.parameters(layers, self.shapes[name]))
             weights[name] = [way.there(array) for way, array in zip(self.layouts[name], own, strict=True)]
-        inputs = {name: layout.samples(array.shape).there(array) for name, array in arrays.items()}
+        inputs = {name: self.layout.samples(array.shape).there(array) for name, array in arrays.items()}
         kind = task, {name: array.shape for name, array in inputs.items()}
         if kind == self.kind:
             self.step.assign(weights, inputs)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ._optional import optional
 from .data import DATASETS
-from .device import resolve_device
+from .device import fastest_precision, resolve_device
 from .errors import UsageError
 from .limits import ALL_LABELS, check_ranges
 from .models import CRITICS, GENERATORS
@@ -111,8 +111,9 @@ class Config:
     """cpu, cuda, cuda:1, …; auto: cuda where there is one, else cpu. With torchrun, cuda is each process's own."""
     deterministic: bool = False
     """On a GPU: kernels that give the same bits each time, and no choice by speed. A CPU's always do."""
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """bfloat16: run the networks under autocast; tf32: round their products on a GPU; all else stays float32."""
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    """bfloat16: run the networks under autocast; tf32: round their products on a GPU; all else stays float32.
+    auto: bfloat16 on CPUs that have its instructions, float32 elsewhere."""
 
     log_every: int = 10
     """Iterations between two rows of metrics.jsonl."""
@@ -126,7 +127,7 @@ class Config:
     """Checkpoints kept, the newest: should one be damaged, a resumed run goes on from the one before."""
 
     def resolved(self) -> "Config":
-        """The same with every open choice made: out, device. Raises UsageError on a value out of range."""
+        """The same with every open choice made: out, device, precision. Raises UsageError on a value out of range."""
         name = self.method if self.preset == "compact" else self.preset
         chosen = replace(
             self,
@@ -134,6 +135,8 @@ class Config:
             digits=tuple(sorted(set(self.digits))),
             device=resolve_device(self.device),
         )
+        if self.precision == "auto":
+            chosen = replace(chosen, precision=fastest_precision(chosen.device, chosen.critic_batches))
         check_ranges(chosen)
         return chosen
 

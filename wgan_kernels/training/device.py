@@ -1,4 +1,4 @@
-"""Where a run trains: the device of the machine, and of several processes each one's own."""
+"""Where a run trains: the device of the machine, and of several processes each one's own; and in which precision."""
 
 import torch
 
@@ -16,6 +16,13 @@ def resolve_device(name: str) -> str:
         reason = str(error).splitlines()[0].partition(". ")[0]
         raise UsageError(f"--device {name}: cannot be used here ({reason}); use --device cpu or auto") from error
     return name
+
+
+def fastest_precision(device: str, critic_batches: str) -> str:
+    """What "auto" stands for. Where a CPU lacks the instructions, bfloat16 is emulated and slower than float32."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # since PyTorch 2.11
+    has_products = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return "bfloat16" if device == "cpu" and has_products and critic_batches == "joint" else "float32"
 
 
 def take_own_gpu(device: str) -> None:

@@ -17,8 +17,8 @@ COMPACT = {
     "wgan-gp": Config(),
 }  # fmt: skip
 
-# What the documents have in common: the learning rate stays, pictures come from the generator as it is.
-_DOCUMENT = replace(Config(), lr_end=1.0, ema_decay=0.0, optimizer="rmsprop")
+# What the documents have in common: the learning rate stays, pictures come from the generator as it is, in float32.
+_DOCUMENT = replace(Config(), lr_end=1.0, ema_decay=0.0, optimizer="rmsprop", precision="float32")
 _CLIPPED = replace(_DOCUMENT, method="wgan", lr=5e-5, clip=0.01)
 _KERAS = {"alpha": 0.9}  # RMSprop's default there
 

@@ -133,8 +133,11 @@ class Trainer:
     def _seed(self) -> None:
         self.random.manual_seed(self.config.seed + self.iteration + RANK_SEEDS * distributed.rank())
 
+    def _lr(self) -> float:
+        return learning_rate(self.config, self.iteration)
+
     def _set_lr(self) -> None:
-        lr = learning_rate(self.config, self.iteration)
+        lr = self._lr()
         for optimizer in (self.critic_optimizer, self.generator_optimizer):
             for group in optimizer.param_groups:
                 group["lr"] = lr

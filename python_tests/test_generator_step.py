@@ -136,11 +136,74 @@ def test_a_critic_may_view(tune):
     torch.testing.assert_close(samples.view(4, -1), spec.sample(latent).flatten(1), rtol=1e-9, atol=1e-11)
 
 
-def test_a_view_of_other_numbers_stays_one():
-    x = torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
-    with Convolutions(True):
-        assert x.view(torch.int32).data_ptr() == x.data_ptr()
-        assert torch.equal(x.view(2, -1), x.flatten(1)) and torch.equal(x.view((2, 48)), x.flatten(1))
+def test_a_way_that_fails_is_not_taken():
+    """Here the memory of channels-last features, of which no view can be had."""
+    torch.manual_seed(0)
+    generator = nn.Sequential(nn.Unflatten(1, (5, 3, 3)), nn.ConvTranspose2d(5, 3, 4, 2, 1)).double()
+    step = wk.GeneratorStep(generator, Viewing().double(), torch.optim.SGD(generator.parameters(), lr=0.1))
+    step(torch.randn(4, 45).double())
+    assert "channels-last" not in step.tuned["update"]
+
+
+def test_a_generator_may_write_through_a_view():
+    class Writing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.ConvTranspose2d(5, 3, 4, 2, 1)
+
+        def forward(self, z):
+            y = self.conv(z.view(-1, 5, 3, 3))
+            y.view(y.size(0), -1).mul_(0.5)
+            return y.view(size=y.shape)
+
+    torch.manual_seed(0)
+    generator, critic = Writing().double(), Viewing().double()
+    twin = copy.deepcopy(generator)
+    step = wk.GeneratorStep(generator, critic, torch.optim.SGD(generator.parameters(), lr=0.1))
+    spec = wk.reference.GeneratorStep(twin, critic, torch.optim.SGD(twin.parameters(), lr=0.1))
+    latent = torch.randn(4, 45).double()
+    torch.testing.assert_close(step(latent), spec(latent), rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(step.sample(latent), spec.sample(latent), rtol=1e-9, atol=1e-11)
+
+
+def test_a_critic_that_is_no_module_receives_nothing():
+    generator, critic = generators()
+    step = wk.GeneratorStep(generator, lambda x: critic(x), torch.optim.SGD(generator.parameters(), lr=0.1))
+    step(torch.randn(5, 3))
+    assert all(param.grad is None for param in critic.parameters())
+    assert all(param.grad is not None for param in generator.parameters())
+
+
+def test_a_generator_may_return_what_it_likes_to_its_own_critic():
+    generator, critic = generators()
+    both = lambda z: (generator(z), 2)  # noqa: E731
+    step = wk.GeneratorStep(both, lambda pair: critic(pair[0]), torch.optim.SGD(generator.parameters(), lr=0.1))
+    step(torch.randn(5, 3))
+    samples, two = step.sample(torch.randn(5, 3))
+    assert samples.shape == (5, 7) and two == 2
+
+
+@pytest.mark.parametrize(
+    ("critic", "kind", "match"),
+    [
+        (lambda x: (x, x), TypeError, "critic: expected it to return a tensor of scores, got tuple"),
+        (lambda x: x.detach(), RuntimeError, "critic: its scores do not depend on the generator"),
+    ],
+)
+def test_critics_that_cannot_be_trained_against(critic, kind, match):
+    generator, _ = generators()
+    step = wk.GeneratorStep(generator, critic, torch.optim.SGD(generator.parameters(), lr=0.1))
+    with pytest.raises(kind, match=match):
+        step(torch.randn(5, 3))
+    assert all(param.grad is None for param in generator.parameters())
+
+
+def test_no_latent_at_all():
+    generator, critic = generators()
+    step = wk.GeneratorStep(generator, critic, torch.optim.SGD(generator.parameters(), lr=0.1))
+    for call in (step, step.sample):
+        with pytest.raises(ValueError, match="latent: expected at least one sample"):
+            call(torch.randn(0, 3))
 
 
 def test_a_compiled_generator_gives_the_same_update(monkeypatch):

@@ -2,6 +2,7 @@
 
 import torch
 
+from ._settings import settings
 from .optim._fused_step import FusedStep
 
 PLAIN_STEPS = 2  # before a recording: kernels are compiled, and the optimizer makes its state
@@ -31,8 +32,9 @@ class Captured:
     The inputs are copied into buffers of the recording, and the results out of it. Learning rates are read anew in
     every step, whether they are numbers or tensors. There is another recording, after two plain steps, for inputs of
     another shape or dtype, when a parameter, its need of a gradient or a state of the optimizer is another, when a
-    module changes its mode or a group its settings, and under other autocast. An optimizer with hooks, or one of
-    torch's that is not capturable, makes its step outside. What cannot be recorded runs as it is: ``why_not``.
+    module changes its mode, hooks or plain attributes, or a group its settings, and under other autocast. An optimizer
+    with hooks, or one of torch's that is not capturable, makes its step outside. What cannot be recorded runs as it is:
+    ``why_not``.
 
     Not run on a GPU yet: the tests replace ``record``.
 
@@ -102,8 +104,8 @@ class Captured:
     def _key(self, kind):
         """All that a recording takes for granted beside the shapes of its inputs."""
         tensors = [t for module in self.modules for t in (*module.parameters(), *module.buffers())]
-        settings = [part.training for module in self.modules for part in module.modules()]
-        settings.append(torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind))
+        taken = [settings(module) for module in self.modules]
+        taken.append(torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind))
         for group in self.optimizer.param_groups:
             for param in group["params"]:
                 tensors.append(param)
@@ -112,8 +114,8 @@ class Captured:
                 if isinstance(value, torch.Tensor):
                     tensors.append(value)
                 elif name not in ("params", "lr"):
-                    settings.append((name, value))
-        return tuple(settings), tuple((t.data_ptr(), t.requires_grad) for t in tensors)
+                    taken.append((name, value))
+        return tuple(taken), tuple((t.data_ptr(), t.requires_grad) for t in tensors)
 
 
 class _Recording:

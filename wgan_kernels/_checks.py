@@ -46,6 +46,19 @@ def batched(name, tensor):
         raise ValueError(f"{name}: expected a batch [B, …], got a 0-d tensor")
 
 
+def filled(name, tensor):
+    """With a sample at least: a mean over none is NaN."""
+    if tensor.shape[0] == 0:
+        raise ValueError(f"{name}: expected at least one sample, got shape {tuple(tensor.shape)}")
+
+
+def scores(returned):
+    """What a critic has returned: a tensor. Returns it."""
+    if not isinstance(returned, torch.Tensor):
+        raise TypeError(f"critic: expected it to return a tensor of scores, got {type(returned).__name__}")
+    return returned
+
+
 def same_device(name, tensor, other_name, other):
     if tensor.device != other.device:
         raise RuntimeError(f"{name} is on {tensor.device}, {other_name} on {other.device}: move one of them")

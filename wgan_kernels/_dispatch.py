@@ -49,6 +49,11 @@ def use_backend(name):
         _request.backend = before
 
 
+def requested():
+    """The backend that this thread asks for, "auto" if none."""
+    return _request.backend
+
+
 def choose(op, device):
     """(backend, reason) for an op's stem on a ``torch.device``.
 

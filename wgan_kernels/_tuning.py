@@ -14,8 +14,7 @@ class Convolutions(TorchFunctionMode):
     """Within it 2-d convolutions are run as a CPU likes them: those to few channels as matrix products
     (rules/_columns.py), and with ``channels_last`` all others on channels-last samples.
 
-    The network's own weights keep their memory, and a ``view`` that this memory cannot give is a copy.
-    ``torch.compile`` sees through it.
+    The network's own weights keep their memory. ``torch.compile`` sees through it.
     """
 
     def __init__(self, channels_last):
@@ -24,8 +23,6 @@ class Convolutions(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func is torch.Tensor.view and not args[0].is_contiguous() and torch.dtype not in map(type, args):
-            return args[0].reshape(*args[1:], **kwargs)
         if func not in _CONVOLUTIONS or len(args) < 2 or type(args[0]) is not torch.Tensor:
             return func(*args, **kwargs)
         x, w, *settings = args
@@ -48,16 +45,24 @@ _CONVOLUTIONS = (torch.conv2d, torch.conv_transpose2d)
 def fastest(ways):
     """Which of the functions ``{name: function}`` to take: the first, unless another is evidently faster.
 
-    Each is called once to warm up and then twice in turn; what counts is its better time.
+    Each is called once to warm up and then twice in turn; what counts is its better time. One that raises RuntimeError
+    is not taken, as a network that calls ``view`` on samples in channels-last memory: unless the first does.
     """
-    seconds = dict.fromkeys(ways, math.inf)
-    for way in ways.values():
-        way()
-    for name, way in (*ways.items(), *ways.items()):
+    able = {}
+    for name, way in ways.items():
+        try:
+            way()
+        except RuntimeError:
+            if not able:
+                raise
+        else:
+            able[name] = way
+    seconds = dict.fromkeys(able, math.inf)
+    for name, way in (*able.items(), *able.items()):
         start = time.perf_counter()
         way()
         seconds[name] = min(seconds[name], time.perf_counter() - start)
-    first, best = next(iter(ways)), min(seconds, key=seconds.get)
+    first, best = next(iter(able)), min(seconds, key=seconds.get)
     return best if seconds[best] < _EVIDENTLY * seconds[first] else first
 
 

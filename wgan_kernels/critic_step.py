@@ -7,8 +7,10 @@ from torch import nn
 
 from . import _checks
 from ._capture import Captured
+from ._dispatch import requested
 from ._heap import keep_freed_memory
 from ._precision import PRECISIONS, in_precision, wide
+from ._settings import settings
 from ._tuning import fastest
 from .one_pass import Refused, trace
 from .ops.interpolate import interpolate
@@ -33,7 +35,8 @@ class CriticStep:
     A feed-forward critic is run as one program, with one batch of real, fake and interpolated samples: forward,
     pullback and pushforward, and one weight gradient per layer; there is no graph of a double backward. Gradients are
     those of the plain loop (float32: 1e-4). Any other critic, with a batch normalisation or a hook for instance, takes
-    ``gradient_penalty`` and ``backward``; ``plan`` says which way is taken, and why.
+    ``gradient_penalty`` and ``backward``; ``plan`` says which way is taken, and why. The program is made anew when the
+    critic's layers, hooks, mode or plain attributes change; numbers within a list or another object are read once.
 
     Args:
         critic: samples [B, …] → scores of any shape; usually a Module. Its modules stay the caller's own.
@@ -49,8 +52,8 @@ class CriticStep:
             the caller's. Weights, losses and the penalty stay what they are.
 
     Raises:
-        ValueError: penalty or precision is unknown, weight NaN; when called, shapes differ.
-        TypeError: when called, an argument is not a floating-point tensor.
+        ValueError: penalty or precision is unknown, weight NaN; when called, shapes differ or there is no sample.
+        TypeError: when called, an argument is not a floating-point tensor, or the critic returns no tensor.
         Nothing is written when it raises.
 
     Source: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", algorithm 1; r1: Mescheder et al. 2018,
@@ -67,16 +70,29 @@ class CriticStep:
         modules = [critic] if isinstance(critic, nn.Module) else []
         self._captured = Captured(self._gradients, modules, optimizer, [] if generator is None else [generator])
         keep_freed_memory()
-        try:
-            if penalty is not None:
-                self._program = trace(critic)
+        self._traced_for = None
+        self._trace()
+
+    def _trace(self):
+        """The program of the critic as it is now, which changes of mode, hooks, layers and attributes make another."""
+        if self.penalty is None:
             self._why = "no penalty: one backward"
+            return
+        kind = next((param.device.type for param in _parameters(self.critic)), "cpu")
+        autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
+        now = autocast, requested(), settings(self.critic) if isinstance(self.critic, nn.Module) else None
+        if now == self._traced_for:
+            return
+        self._traced_for, self._program, self.tuned = now, None, {}
+        try:
+            self._program = trace(self.critic)
         except Refused as reason:
             self._why = str(reason)
 
     @property
     def plan(self):
         """Which way a step takes: the program as a table, or the reason why there is none."""
+        self._trace()
         program = f"gradient_penalty and backward: {self._why}" if self._program is None else str(self._program)
         tuned = [f"samples {list(shape)}: fastest by {way}" for shape, way in self.tuned.items()]
         return "\n".join([program, *tuned, *self._captured.said()])
@@ -92,6 +108,7 @@ class CriticStep:
         """
         self._check(real, fake)
         real, fake = real.detach(), fake.detach()
+        self._trace()
         if self.tune and real.is_cuda:
             return self._captured(real, fake)
         metrics = self._gradients(real, fake)
@@ -163,7 +180,7 @@ class CriticStep:
 
     def _by_autograd(self, real, fake, points):
         if self._program is None:
-            real_scores, fake_scores = self.critic(real), self.critic(fake)
+            real_scores, fake_scores = _checks.scores(self.critic(real)), _checks.scores(self.critic(fake))
         else:  # samples are independent of each other
             real_scores, fake_scores = self.critic(torch.cat([real, fake])).tensor_split(2)
         real_scores, fake_scores = wide(real_scores), wide(fake_scores)
@@ -188,6 +205,11 @@ class CriticStep:
         _checks.batched("real", real)
         _checks.same_device("fake", fake, "real", real)
         _checks.same_shape("real", real, "fake", fake)
+        _checks.filled("real", real)
+
+
+def _parameters(critic):
+    return critic.parameters() if isinstance(critic, nn.Module) else ()
 
 
 def _mean_norm(gradient):

@@ -21,13 +21,13 @@ class GeneratorStep:
 
         L = −mean f(G(z))
 
-    On a CPU convolutions to a few channels, such as a generator's last, are run as matrix products, and the others in
-    channels-last memory. ``tune`` tries, on the first latents, whether products alone or the convolutions as they are
-    are evidently faster, and keeps what was fastest; ``"compile"`` tries ``torch.compile`` of the generator beside
-    each, which takes seconds to minutes the first time. The numbers differ in their last digits, and dropout draws
-    other masks in other memory. The networks' own tensors keep theirs, buffers such as BatchNorm's statistics see
-    nothing of the trials, and ``tuned`` says what was taken. On a GPU ``tune`` makes a CUDA graph of the update, as
-    ``CriticStep`` does (not run on a GPU yet).
+    On a CPU convolutions to a few channels, such as a generator's last, are run as matrix products. ``tune`` tries, on
+    the first latents, whether the others in channels-last memory, or all as they are, are evidently faster, and keeps
+    what was fastest; ``"compile"`` tries ``torch.compile`` of the generator beside each, which takes seconds to minutes
+    the first time. The numbers differ in their last digits, and dropout draws other masks in other memory. The
+    networks' own tensors keep theirs, buffers such as BatchNorm's statistics see nothing of the trials, and ``tuned``
+    says what was taken. On a GPU ``tune`` makes a CUDA graph of the update, as ``CriticStep`` does (not run on a GPU
+    yet).
 
     Args:
         generator: latents [B, …] → samples.
@@ -38,8 +38,9 @@ class GeneratorStep:
         ema: a ``torch.optim.swa_utils.AveragedModel`` of the generator, updated after each step; None: none.
 
     Raises:
-        ValueError: tune or precision is none of these; when called, latent is no batch.
-        TypeError: when called, latent is not a floating-point tensor.
+        ValueError: tune or precision is none of these; when called, latent is no batch, or an empty one.
+        TypeError: when called, latent is not a floating-point tensor, or the critic returns no tensor.
+        RuntimeError: when called, the scores do not depend on the generator.
         Nothing is written when it raises.
 
     Source: Arjovsky et al. 2017, "Wasserstein GAN", algorithm 1, lines 9 to 11.
@@ -85,16 +86,22 @@ class GeneratorStep:
         return self._way("sample", latent, self._samples)(latent)
 
     def _gradients(self, convolutions, generator, latent):
+        wanted = [param for group in self.optimizer.param_groups for param in group["params"] if param.requires_grad]
         with in_precision(self.precision, latent.device), convolutions():
-            loss = generator_loss(wide(self.critic(generator(latent))))
+            loss = generator_loss(wide(_checks.scores(self.critic(generator(latent)))))
+        if not loss.requires_grad:
+            raise RuntimeError(
+                "critic: its scores do not depend on the generator (are the samples detached on the way?)"
+            )
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward(inputs=wanted)
         return {"loss": loss.detach()}
 
     def _samples(self, convolutions, generator, latent):
         with in_precision(self.precision, latent.device), convolutions():
             samples = generator(latent)
-        return samples.contiguous() if latent.is_cpu else samples  # whoever calls view on them
+        is_image = isinstance(samples, torch.Tensor) and samples.is_cpu
+        return samples.contiguous() if is_image else samples  # for whoever calls view on them
 
     def _way(self, what, latent, run):
         """``run`` in the way that is fastest. The first time, all are tried."""
@@ -109,11 +116,12 @@ class GeneratorStep:
         return ways[self.tuned[what]]
 
 
-# The first is what an update is without tuning. Of 64 images, ms on two cores of an AMD EPYC: update of S3's generator
-# 230, 233, 301, of S0's 111, 108, 150, of the compact one 54, 56, 54, of WGAN-GP's for MNIST 128, 130, 133.
+# The first is what an update is without tuning, and leaves tensors in the memory that they have elsewhere. Of 64
+# images, ms on two cores of an AMD EPYC: update of S3's generator 233, 230, 301, of S0's 108, 111, 150, of the compact
+# one 56, 54, 54, of WGAN-GP's for MNIST 130, 128, 133.
 _CONVOLUTIONS = {
-    "few channels by products, channels-last memory": partial(Convolutions, channels_last=True),
     "few channels by products": partial(Convolutions, channels_last=False),
+    "few channels by products, channels-last memory": partial(Convolutions, channels_last=True),
     "as they are": contextlib.nullcontext,
 }
 
@@ -125,3 +133,4 @@ def _parameters(critic):
 def _check(latent):
     _checks.floating("latent", latent)
     _checks.batched("latent", latent)
+    _checks.filled("latent", latent)

@@ -125,9 +125,7 @@ def input_gradient(critic, x):
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         with second_order():
-            scores = critic(x)
-        if not isinstance(scores, torch.Tensor):
-            raise TypeError(f"critic: expected it to return a tensor of scores, got {type(scores).__name__}")
+            scores = _checks.scores(critic(x))
         grad = None
         if scores.requires_grad:
             ones = torch.ones_like(scores)

@@ -21,6 +21,8 @@ class Norm(Node):
 
     def forward(self, split, x):
         """In the weights' precision, y in that of autocast."""
+        if isinstance(self.module, nn.RMSNorm) and self.module.eps is None and x.dtype.itemsize < 4:
+            raise Refused(f"{self.name} (RMSNorm): its eps depends on PyTorch's version in this precision; give it one")
         self.how = how = _rows(self.module, x)
         weight, bias = self._weights()
         dtypes = {w.dtype for w in (weight, bias) if w is not None} or {x.dtype}

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from ..rules import activation, conv, linear
+from . import in_place
 from .nodes import Island, Join, Layer, Linear, Piecewise, Reshape
 from .norm import Norm
 from .program import Program, Refused
@@ -52,7 +53,7 @@ _CONVOLUTIONS |= {nn.ConvTranspose1d: True, nn.ConvTranspose2d: True, nn.ConvTra
 _ELEMENTWISE = {torch.tanh: "tanh", torch.sigmoid: "sigmoid", F.tanh: "tanh", F.sigmoid: "sigmoid", F.silu: "silu"}
 _ELEMENTWISE |= {F.gelu: "gelu", F.softplus: "softplus", F.elu: "elu"}
 _SHAPES = ("flatten", "squeeze", "unsqueeze", "unflatten")
-_ADDITIONS = (operator.add, operator.iadd, torch.add)
+_ADDITIONS = (operator.add, torch.add)
 
 
 def trace(critic):
@@ -68,22 +69,26 @@ def trace(critic):
     for name, param in critic.named_parameters():
         if param._backward_hooks or param._post_accumulate_grad_hooks:
             raise Refused(f"{name} has hooks, which a program would not call")
-    tracer = fx.Tracer()
+    tracer = in_place.Tracer()
     if tracer.is_leaf_module(critic, ""):
         critic = nn.Sequential(critic)
     try:
         graph = tracer.trace(critic)
     except Exception as error:  # whatever its forward does with a stand-in for a tensor
         raise Refused(f"its forward cannot be traced: {str(error).splitlines()[0]}") from error
+    in_place.check(critic, graph)
+    for node in reversed(graph.nodes):
+        if not node.users and node.op not in ("placeholder", "output"):
+            graph.erase_node(node)
     steps, values, sizes = [], {}, set()
 
     def _is_size(node):
-        """x.size(…), x.shape, and an entry of either."""
+        """x.size(…), x.shape, and what is made of such numbers alone."""
         if node.op == "call_method":
             return node.target == "size"
-        if node.target is operator.getitem:
-            return node.args[0] in sizes
-        return node.op == "call_function" and node.target is getattr and node.args[1] == "shape"
+        if node.op == "call_function" and node.target is getattr:
+            return node.args[1] == "shape"
+        return node.op == "call_function" and bool(node.all_input_nodes) and sizes.issuperset(node.all_input_nodes)
 
     for node in graph.nodes:
         if node.op == "placeholder":
@@ -120,17 +125,17 @@ def _node(critic, node):
         if len(sources) != 1 or node.kwargs:
             raise Refused(f"{node.target} is called with more than one tensor")
         return _module(node.target, module), sources
-    name = node.name
-    if node.op == "call_function" and node.target in _ADDITIONS:
+    name, function = node.name, in_place.AUGMENTED.get(node.target, node.target)
+    if node.op == "call_function" and function in _ADDITIONS:
         if len(node.args) == 2 and all(isinstance(arg, fx.Node) for arg in node.args) and not node.kwargs:
             return Join(name, "add"), list(node.args)
     elif node.op == "call_function":
-        made = _function(name, node.target, node.args[1:], node.kwargs)
+        made = _function(name, function, node.args[1:], node.kwargs)
         if made is not None and len(sources) == 1:
             return made, sources
     elif node.op == "call_method" and node.target in _SHAPES and len(sources) == 1:
         return Reshape(name, node.target, lambda x: getattr(x, node.target)(*node.args[1:], **node.kwargs)), sources
-    elif node.op == "call_method" and node.target in ("mean", "sum") and len(sources) == 1:
+    elif node.op == "call_method" and node.target in ("mean", "sum") and len(sources) == 1 and _knows(node.kwargs):
         return Linear(
             name, node.target, lambda x: _within_samples(x, node.target, *node.args[1:], **node.kwargs)
         ), sources
@@ -174,7 +179,7 @@ def _module(name, module):
     if kind in _NORMS or (kind in _INSTANCE_NORMS and not module.track_running_stats):
         return Norm(name, module)
     if kind in _CURVED:
-        return Island(name, kind.__name__, module, module)
+        return Island(name, kind.__name__, _apart(module) if getattr(module, "inplace", False) else module, module)
     raise Refused(f"{name}: no sweeps are known for {kind.__name__}")
 
 
@@ -193,8 +198,15 @@ def _function(name, function, args, kwargs):
     if function in (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool2d, F.pixel_unshuffle):
         return Linear(name, function.__name__, lambda x: function(x, *args, **kwargs))
     if function in _ELEMENTWISE:
-        return Island(name, _ELEMENTWISE[function], lambda x: function(x, *args, **kwargs))
+        call = lambda x: function(x, *args, **kwargs)  # noqa: E731
+        over = kwargs.get("inplace") or any(arg is True for arg in args)
+        return Island(name, _ELEMENTWISE[function], _apart(call) if over else call)
     return None
+
+
+def _apart(call):
+    """Not over its input, which is a leaf here."""
+    return lambda x: call(x.clone())
 
 
 def _keeps_batch(node):
@@ -202,6 +214,10 @@ def _keeps_batch(node):
     first, *rest = node.args[1:]
     is_size = first == -1 or (isinstance(first, fx.Node) and first.target in ("size", operator.getitem))
     return is_size and not node.kwargs and all(isinstance(size, int) for size in rest)
+
+
+def _knows(named):
+    return named.keys() <= {"dim", "keepdim"}
 
 
 def _within_samples(x, reduction, dim=None, keepdim=False):

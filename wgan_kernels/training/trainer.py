@@ -154,7 +154,7 @@ class Trainer:
         config = self.config
         shared = {
             "tune": torch.device(config.device).type != "cpu" and not config.deterministic,
-            "precision": None if config.precision == "float32" else config.precision,
+            "precision": config.precision if config.precision in ("tf32", "bfloat16") else None,
         }
         critic = self.critic, self.critic_optimizer
         of_generator = wk.GeneratorStep(self.generator, self.critic, self.generator_optimizer, **shared)

@@ -1,0 +1,263 @@
+"""CriticStep: a program is made of what the critic does, as it is now, or of nothing."""
+
+import copy
+
+import pytest
+import torch
+from critics import Residual
+from torch import nn
+from torch.nn import functional as F
+
+import wgan_kernels as wk
+
+TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}
+
+
+class By(nn.Module):
+    """A critic by its forward, (layers…, x) → scores, and its layers."""
+
+    def __init__(self, forward, *layers, **attributes):
+        super().__init__()
+        self.layers, self.of = nn.ModuleList(layers), forward
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def forward(self, x):
+        return self.of(self, x, *self.layers)
+
+
+def linears(*widths):
+    return [nn.Linear(wide, wider) for wide, wider in widths]
+
+
+def pair(make, shape, penalty="gp"):
+    torch.manual_seed(3)
+    critic = make().double()
+    twin = copy.deepcopy(critic)
+    samples = torch.randn(2, *shape, dtype=torch.float64)
+    ours = wk.CriticStep(critic, torch.optim.SGD(critic.parameters(), lr=1e-3), penalty, 3.0, tune=False)
+    return ours, wk.reference.CriticStep(twin, torch.optim.SGD(twin.parameters(), lr=1e-3), penalty, 3.0), samples
+
+
+def assert_same_update(ours, spec, samples):
+    results = []
+    for step in (ours, spec):
+        torch.manual_seed(5)
+        results.append(step(*samples.clone()))
+    torch.testing.assert_close(*results, **TOLERANCE)
+    for param, other in zip(ours.critic.parameters(), spec.critic.parameters(), strict=True):
+        assert (param.grad is None) == (other.grad is None)
+        if param.grad is not None:
+            torch.testing.assert_close(param.grad, other.grad, **TOLERANCE)
+
+
+def augmented(self, x, a, b, c):
+    h = a(x)
+    y = h
+    y += b(x)
+    return c(h + y)
+
+
+def through_a_view(self, x, a, b):
+    h = a(x)
+    F.relu(h.view(-1, 5, 1).flatten(1), inplace=True)
+    return b(h)
+
+
+def of_a_view(self, x, a, b):
+    h = a(x)
+    y = F.relu(h.flatten(1), inplace=True)
+    return b(h + y)
+
+
+def scaled(self, x, a, b):
+    h = a(x)
+    y = h
+    y *= 0.5
+    return b(torch.tanh(h) + y)
+
+
+IN_PLACE = {
+    "pre-activation residual": lambda: nn.Sequential(
+        nn.Linear(7, 5), Residual(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(5, 5))), nn.Linear(5, 1)
+    ),
+    "leaky residual": lambda: nn.Sequential(
+        nn.Linear(7, 5), Residual(nn.Sequential(nn.LeakyReLU(0.2, inplace=True), nn.Linear(5, 5))), nn.Linear(5, 1)
+    ),
+    "read again": lambda: By(lambda self, x, a, b: b((h := a(x)) + F.relu(h, inplace=True)), *linears((7, 5), (5, 1))),
+    "augmented": lambda: By(augmented, *linears((7, 5), (7, 5), (5, 1))),
+    "scaled": lambda: By(scaled, *linears((7, 5), (5, 1))),
+    "through a view": lambda: By(through_a_view, *linears((7, 5), (5, 1))),
+    "of a view": lambda: By(of_a_view, *linears((7, 5), (5, 1))),
+}
+
+
+@pytest.mark.parametrize("make", IN_PLACE.values(), ids=IN_PLACE)
+def test_in_place_on_what_is_read_again_is_no_program(make):
+    ours, spec, samples = pair(make, (6, 7))
+    assert "in place" in ours.plan
+    assert_same_update(ours, spec, samples)
+
+
+def add(h, y):
+    h += y
+    return h
+
+
+def half(h):
+    h *= 0.5
+    h /= 3
+    return h
+
+
+PROGRAMS = {
+    "in place on what nobody reads": lambda: nn.Sequential(
+        nn.Linear(7, 5),
+        Residual(nn.Sequential(nn.Linear(5, 5), nn.Flatten(), nn.ReLU6(inplace=True))),
+        nn.Linear(5, 1),
+    ),
+    "smooth in place": lambda: nn.Sequential(
+        nn.Linear(7, 5), nn.SiLU(inplace=True), nn.Linear(5, 5), nn.ELU(inplace=True), nn.Linear(5, 1)
+    ),
+    "smooth functions in place": lambda: By(
+        lambda self, x, a, b: b(F.elu(F.silu(a(x), inplace=True), 1.0, True)), *linears((7, 5), (5, 1))
+    ),
+    "augmented": lambda: By(lambda self, x, a, b, c: c(half(add(a(x), b(x)))), *linears((7, 5), (7, 5), (5, 1))),
+    "a layer that is not used": lambda: By(lambda self, x, a, b: (b(x), a(x))[1], *linears((7, 1), (7, 3))),
+    "a linear branch before a curved one": lambda: By(
+        lambda self, x, a, b, c: c(a(x) + torch.tanh(b(x))), *linears((7, 5), (7, 5), (5, 1))
+    ),
+    "a linear branch before a curved one, further in": lambda: By(
+        lambda self, x, a, b, c, d: d(a(h := torch.relu(c(x))) + torch.tanh(b(h))),
+        *linears((5, 5), (5, 5), (7, 5), (5, 1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("make", PROGRAMS.values(), ids=PROGRAMS)
+def test_programs(make):
+    ours, spec, samples = pair(make, (6, 7))
+    assert ours._program is not None, ours.plan
+    assert_same_update(ours, spec, samples)
+    assert ours._program is not None, ours.plan
+
+
+SPELLINGS = {
+    "a size times a number": (lambda self, x, a: a(x.view(x.size(0), x.size(1) * 16)), (6, 2, 4, 4), 32),
+    "sizes multiplied": (
+        lambda self, x, a: a(x.view(x.shape[0], x.shape[1] * x.shape[2] * x.shape[3])), (6, 2, 4, 4), 32,
+    ),
+    "an axis": (lambda self, x, a: a(x).sum(axis=1), (6, 7), 7),
+    "a dtype": (lambda self, x, a: a(x).mean(1, dtype=torch.float64), (6, 7), 7),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("forward", "shape", "wide"), SPELLINGS.values(), ids=SPELLINGS)
+def test_spellings_that_no_sweeps_are_known_for(forward, shape, wide):
+    assert_same_update(*pair(lambda: By(forward, nn.Linear(wide, 3)), shape))
+
+
+def hooked(critic):
+    critic[0].register_forward_hook(lambda module, args, out: 2 * out)
+
+
+def on_a_parameter(critic):
+    critic[0].weight.register_hook(lambda grad: 2 * grad)
+
+
+def replaced(critic):
+    torch.manual_seed(9)
+    critic[1] = nn.Tanh()
+
+
+def sloped(critic):
+    critic[1].negative_slope = 0.7
+
+
+def extended(critic):
+    torch.manual_seed(9)
+    critic.append(nn.Linear(1, 1).double())
+
+
+CHANGES = {
+    "hook": hooked,
+    "hook on a parameter": on_a_parameter,
+    "layer": replaced,
+    "attribute": sloped,
+    "one more": extended,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_changes_between_steps_counts(change):
+    ours, spec, samples = pair(lambda: nn.Sequential(nn.Linear(7, 5), nn.LeakyReLU(0.2), nn.Linear(5, 1)), (6, 7))
+    assert_same_update(ours, spec, samples)
+    for step in (ours, spec):
+        change(step.critic)
+        step.critic.requires_grad_(True)
+    assert_same_update(ours, spec, samples)
+
+
+def test_a_number_that_fades_in():
+    ours, spec, samples = pair(
+        lambda: By(lambda self, x, a, b: b(F.relu(a(x)) * self.alpha), *linears((7, 5), (5, 1)), alpha=0.25), (6, 7)
+    )
+    for alpha in (0.25, 0.5, 1.0):
+        ours.critic.alpha = spec.critic.alpha = alpha
+        assert_same_update(ours, spec, samples)
+        assert ours._program is not None
+
+
+@pytest.mark.parametrize("layer", [lambda: nn.BatchNorm1d(5), lambda: nn.Dropout(0.5)], ids=["norm", "dropout"])
+def test_modes(layer):
+    ours, spec, samples = pair(
+        lambda: nn.Sequential(nn.Linear(7, 5), layer(), nn.ReLU(), nn.Linear(5, 1)).eval(), (6, 7)
+    )
+    assert_same_update(ours, spec, samples)
+    assert ours._program is not None
+    ours.critic.train()
+    assert ours.plan.startswith("gradient_penalty and backward: 1 (")
+    ours.critic.eval()
+    assert_same_update(ours, spec, samples)
+    assert ours._program is not None
+
+
+def test_another_backend_for_one_step():
+    ours, spec, samples = pair(lambda: nn.Sequential(nn.Linear(7, 5), nn.LayerNorm(5), nn.Linear(5, 1)), (6, 7))
+    with wk.use_backend("reference"):
+        assert_same_update(ours, spec, samples)
+        assert "no kernels" in ours.plan or ours._program is None
+    assert_same_update(ours, spec, samples)
+
+
+@pytest.mark.parametrize("eps", [None, 1e-3])
+def test_the_eps_of_rms_norm_in_bfloat16(eps):
+    """PyTorch's versions differ in what None stands for, so a program leaves it to them."""
+    errors = []
+    for kind in (wk.CriticStep, wk.reference.CriticStep):
+        torch.manual_seed(0)
+        critic = nn.Sequential(nn.Linear(4, 4), nn.SiLU(), nn.RMSNorm(4, eps=eps), nn.Linear(4, 1))
+        real, fake = 0.1 * torch.randn(2, 64, 4)
+        exact = wk.reference.CriticStep(
+            copy.deepcopy(critic).double(), torch.optim.SGD(critic.parameters(), lr=0.0), "r1", 3.0
+        )(real.double(), fake.double())["loss"]
+        step = kind(critic, torch.optim.SGD(critic.parameters(), lr=0.0), "r1", 3.0, tune=False)
+        with torch.autocast("cpu", torch.bfloat16):
+            errors.append((step(real, fake)["loss"] - exact).abs().item())
+    assert errors[0] <= 2 * errors[1] + 1e-3
+
+
+@pytest.mark.parametrize(("shape", "kind", "match"), [((0, 7), ValueError, "real: expected at least one sample")])
+def test_no_sample_at_all(shape, kind, match):
+    ours, _, samples = pair(lambda: nn.Linear(7, 1), shape)
+    with pytest.raises(kind, match=match):
+        ours(*samples)
+
+
+@pytest.mark.parametrize("penalty", ["gp", None])
+def test_a_critic_that_returns_no_tensor(penalty):
+    net = nn.Linear(7, 1)
+    step = wk.CriticStep(lambda x: (net(x),), torch.optim.SGD(net.parameters(), lr=0.1), penalty)
+    with pytest.raises(TypeError, match="critic: expected it to return a tensor of scores, got tuple"):
+        step(*torch.randn(2, 5, 7))
+    assert net.weight.grad is None

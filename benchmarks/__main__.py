@@ -1,5 +1,6 @@
 """``python -m benchmarks``: list, run, compare, report."""
 
+import os
 import shlex
 import sys
 from dataclasses import dataclass, fields
@@ -12,6 +13,8 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 from . import records, tables
 
 WRONG, USAGE, INTERRUPTED = 1, 2, 130
+PICTURES = (".png", ".svg", ".pdf", ".jpg")
+MAX_THREADS = 1024
 QUICK_S = 1.0  # for the rounds of one case
 
 
@@ -103,8 +106,8 @@ class Run:
         if self.graphs and self.device != "cuda":
             raise ValueError("--graphs: CUDA graphs need --device cuda")
         threads = torch.get_num_threads() if self.threads is None else self.threads
-        if threads < 1:
-            raise ValueError(f"--threads {threads}: at least 1")
+        if not 1 <= threads <= MAX_THREADS:
+            raise ValueError(f"--threads {threads}: at least 1 and at most {MAX_THREADS}")
         return Settings(
             device=torch.device(self.device),
             dtype=getattr(torch, self.dtype),
@@ -145,7 +148,12 @@ class Run:
         from . import session
         from .cases import find
 
-        if self.plot:
+        if self.json is not None:
+            check_writable("--json", Path(self.json) if self.json else records.RESULTS / "record.json")
+        if self.plot is not None:
+            if self.plot.suffix.lower() not in PICTURES:
+                raise ValueError(f"--plot {self.plot}: the name has to end in one of {' '.join(PICTURES)}")
+            check_writable("--plot", self.plot)
             from . import plots  # now, so that a missing matplotlib is no news after minutes of timing
         record, path = session.run(find(self.cases), self.settings(), self.command(), self.json, self.pythons())
         out = tables.console()
@@ -160,6 +168,20 @@ class Run:
             print("interrupted: the record holds what was done", file=sys.stderr)
             return INTERRUPTED
         return WRONG if any(result["status"] == "red" for result in record["results"]) else 0
+
+
+def check_writable(flag, path):
+    """
+    Raises:
+        ValueError: no file can be written there. Found before anything is timed, so that no figure is lost.
+    """
+    if path.is_dir():
+        raise ValueError(f"{flag} {path}: is a folder; name a file in it")
+    place = path if path.exists() else next(folder for folder in path.absolute().parents if folder.exists())
+    if place != path and not place.is_dir():
+        raise ValueError(f"{flag} {path}: {place} is a file, not a folder; choose another place")
+    if not os.access(place, os.W_OK):
+        raise ValueError(f"{flag} {path}: {place} cannot be written; choose another place")
 
 
 @dataclass
@@ -204,6 +226,7 @@ class Report:
 
 def main(argv):
     """Runs one command and returns its exit code."""
+    argv = argv or ["--help"]
     # argparse knows no option whose value may be left out beside greedy positionals: a bare --json gets an empty one.
     words = [
         word if word != "--json" or (following and not following.startswith("-")) else "--json="

@@ -18,6 +18,7 @@ import torch
 from wgan_kernels.training import sampling, weights
 from wgan_kernels.training._optional import MissingPackage, optional
 from wgan_kernels.training.errors import UsageError
+from wgan_kernels.training.limits import check_seed
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Options:
         for name, least in {"grid": 0, "strips": 0, "walk": 0, "steps": 2, "frames": 2}.items():
             if not least <= getattr(self, name) <= 1000:
                 raise UsageError(f"--{name} {getattr(self, name)}: expected a whole number from {least} to 1000")
+        check_seed(self.seed)
 
 
 def draw(options: Options) -> None:

@@ -169,15 +169,37 @@ def test_ctrl_c_keeps_what_was_done(tmp_path):
         (["run", "clip", "--backend", "fortran"], "fortran"),
         (["run", "clip", "--repeat", "1"], "at least 3"),
         (["run", "clip", "--threads", "0"], "at least 1"),
+        (["run", "clip", "--threads", "99999999999999999999"], "at most 1024"),
+        (["run", "clip/10x64", "--json", str(ROOT / "docs")], "docs: is a folder; name a file in it"),
+        (["run", "clip/10x64", "--json", str(ROOT / "README.md" / "a.json")], "README.md is a file, not a folder"),
+        (["run", "clip/10x64", "--plot", "a.foo"], "--plot a.foo: the name has to end in one of .png"),
+        (["run", "clip/10x64", "--plot", "a"], "--plot a: the name has to end in one of .png"),
+        (["run", "clip/10x64", "--plot", ""], "--plot .: the name has to end in one of .png"),
         (["compare", "nowhere.json", "nowhere.json"], "cannot read nowhere.json"),
         (["compare", str(ROOT / "pyproject.toml"), "nowhere.json"], "is not JSON"),
     ],
 )
-def test_a_mistake_is_one_line(cli, capsys, words, said):
+def test_a_mistake_is_one_line(cli, capsys, monkeypatch, words, said):
+    monkeypatch.setattr("benchmarks.session.run_case", None)  # nothing is timed before it is seen
     assert cli(words) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     assert captured.err.startswith("error: ") and said in captured.err
+
+
+def test_a_picture_is_not_drawn_over_a_folder(cli, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("benchmarks.session.run_case", None)
+    (tmp_path / "a.png").mkdir()
+    assert cli(["run", "clip/10x64", "--plot", str(tmp_path / "a.png")]) == 2
+    assert "a.png: is a folder; name a file in it" in capsys.readouterr().err
+
+
+def test_without_a_command_the_help_is_shown(cli, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli([])
+    out = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert all(command in out for command in ("list", "run", "compare", "report"))
 
 
 def test_globs_and_ops_find_cases(cli):

@@ -152,6 +152,39 @@ def test_opcheck(backend, device):
     torch.library.opcheck(_library.operators(backend).clip_, (params, -0.5, 0.5))
 
 
+@on_every_backend
+def test_negated_views(backend, device):
+    """The imaginary part of a conjugate holds −w: torch's operators know, a kernel sees the memory alone."""
+    w = torch.tensor([3.0, -3.0, 0.5, -0.2], device=device)
+    strided = torch.complex(torch.zeros_like(w), w).conj().imag
+    tensors = [w.clone(), strided, nn.Parameter(strided[1:].detach()), torch._neg_view(w.clone())]
+    tensors[2].data = torch._neg_view(w.clone())  # in memory of its own
+    assert [tensor.is_neg() for tensor in tensors] == [False, True, True, True]
+    assert tensors[3].is_contiguous()
+    versions = [tensor._version for tensor in tensors]
+    with wk.use_backend(backend):
+        wk.clip_(tensors, -1.0, 2.0)
+    positive, negative = [2.0, -1.0, 0.5, -0.2], [-1.0, 2.0, -0.5, 0.2]
+    for tensor, values in zip(tensors, (positive, negative, negative, negative), strict=True):
+        torch.testing.assert_close(tensor.detach().resolve_neg(), torch.tensor(values, device=device), rtol=0, atol=0)
+    assert all(tensor._version > version for tensor, version in zip(tensors, versions, strict=True))
+
+
+def test_ends_by_name():
+    """Each form that says what it means; what does not is in test_errors.py."""
+    for bounds, names, expected in (
+        ((-1.0, 2.0), {}, [-1.0, 2.0]),
+        ((-1.0,), {"high": 2.0}, [-1.0, 2.0]),
+        ((), {"low": -1.0, "high": 2.0}, [-1.0, 2.0]),
+        ((2.0,), {}, [-2.0, 2.0]),
+        ((), {"bound": 2.0}, [-2.0, 2.0]),
+    ):
+        for clip_ in (wk.clip_, reference.clip_):
+            tensor = torch.tensor([-3.0, 3.0])
+            clip_(tensor, *bounds, **names)
+            assert tensor.tolist() == expected
+
+
 def test_subclasses_take_the_operator():
     """A subclass may override what clamping means, so the list shortcut leaves it to the dispatcher."""
 

@@ -71,6 +71,7 @@ def test_the_reference_is_what_runs_when_asked_for(monkeypatch):
 def test_environment_variable():
     code = "import torch, wgan_kernels as wk; print(wk.backends()['clip', 'cpu'].chosen)"
     assert run(code, WGAN_KERNELS_BACKEND="reference").stdout.strip() == "reference"
+    assert run(code, WGAN_KERNELS_BACKEND="").stdout.strip() == "cpp"
     code = "import torch, wgan_kernels as wk; wk.clip_(torch.ones(3), 1.0)"
     wrong = run(code, WGAN_KERNELS_BACKEND="gpu")
     assert "WGAN_KERNELS_BACKEND: backend is 'gpu', expected one of" in wrong.stderr

@@ -33,6 +33,16 @@ BAD = {
     "clip nan low": (lambda: wk.clip_([X], NAN, 1.0), ValueError, "low is NaN"),
     "clip nan high": (lambda: wk.clip_([X], 0.0, NAN), ValueError, "high is NaN"),
     "clip low alone": (lambda: wk.clip_([X], low=0.0), TypeError, "high"),
+    "clip high alone": (lambda: wk.clip_([X], high=1.0), TypeError, "low: missing beside the other end; pass both"),
+    "clip ends and low": (lambda: wk.clip_([X], -1.0, 1.0, low=0.5), TypeError, "a bound, or low and high, each once"),
+    "clip ends and high": (lambda: wk.clip_([X], -1.0, 1.0, high=0.5), TypeError, "or low and high, each once"),
+    "clip three ends": (lambda: wk.clip_([X], -1.0, 1.0, 2.0), TypeError, "or low and high, each once"),
+    "clip first and low": (lambda: wk.clip_([X], 0.5, low=-1.0), TypeError, "or low and high, each once"),
+    "clip two bounds": (lambda: wk.clip_([X], 0.5, bound=1.0), TypeError, "or low and high, each once"),
+    "clip bound and high": (lambda: wk.clip_([X], bound=0.5, high=1.0), TypeError, "bound: expected alone"),
+    "clip bound and low": (lambda: wk.clip_([X], bound=0.5, low=-1.0), TypeError, "bound: expected alone"),
+    "clip bound too large": (lambda: wk.clip_([X], 10**400), ValueError, "bound is beyond a float's range.*math.inf"),
+    "clip low too small": (lambda: wk.clip_([X], -(10**400), 1.0), ValueError, "low is beyond a float's range"),
     "clip number": (lambda: wk.clip_(3.0, 1.0), TypeError, "params.*float"),
     "clip none": (lambda: wk.clip_(None, 1.0), TypeError, "params.*NoneType"),
     "clip integers": (lambda: wk.clip_([torch.ones(3, dtype=torch.int64)], 1.0), TypeError, r"params\[0\].*int64"),
@@ -115,6 +125,12 @@ BAD = {
     "penalty integers": (lambda: wk.gradient_penalty(critic, X.long(), X), TypeError, "real.*int64"),
     "penalty target": (lambda: wk.gradient_penalty(critic, X, X, target=-1), ValueError, "target"),
     "penalty eps": (lambda: wk.gradient_penalty(critic, X, X, eps=torch.rand(5)), ValueError, "eps"),
+    "penalty inference mode": (
+        lambda: in_inference_mode(wk.gradient_penalty, X),
+        RuntimeError,
+        "inference mode is on.*leave",
+    ),
+    "r1 inference mode": (lambda: in_inference_mode(wk.r1_penalty), RuntimeError, "inference mode is on.*leave"),
     "r1 number": (lambda: wk.r1_penalty(critic, 1.0), TypeError, "real.*float"),
     "r2 integers": (lambda: wk.r2_penalty(critic, X.long()), TypeError, "fake.*int64"),
     "dragan noise": (lambda: wk.dragan_penalty(critic, X, noise=X[:2]), ValueError, "noise has shape"),
@@ -123,6 +139,11 @@ BAD = {
     "backend unknown": (lambda: wk.use_backend("tpu").__enter__(), ValueError, "'tpu'.*'triton'"),
     "backend that cannot run": (lambda: in_backend("cuda"), RuntimeError, "'cuda'.*cannot run on cpu.*run on cuda"),
 }
+
+
+def in_inference_mode(penalty, *fake):
+    with torch.inference_mode():
+        penalty(critic, X, *fake)
 
 
 def in_backend(name):

@@ -84,6 +84,17 @@ def test_known_value():
     assert wk.dragan_penalty(critic, x).item() == pytest.approx(16.0)
 
 
+def test_dragan_of_a_single_element_has_no_spread(recwarn):
+    seen = []
+
+    def critic(x):
+        seen.append(x.detach())
+        return 3 * x
+
+    assert wk.dragan_penalty(critic, torch.tensor([[2.0]])).item() == pytest.approx(4.0)
+    assert seen[0].tolist() == [[2.0]] and not recwarn
+
+
 def test_generator_makes_it_reproducible():
     critic = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
     real, fake = torch.randn(4, 3), torch.randn(4, 3)

@@ -123,6 +123,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(trained, main, tm
         ("--weights CRITIC", "does not say the generator's latent"),
         ("--run RUN --out text", "--out text: cannot be made"),
         ("--run RUN --steps 1", "--steps 1: expected a whole number from 2"),
+        (f"--run RUN --seed {10**20}", f"--seed {10**20}: expected a whole number from -9223372036854775808 to"),
         ("--run RUN --grid -1", "--grid -1: expected a whole number from 0"),
         ("--run RUN --frames 1001", "--frames 1001: expected a whole number from 2 to 1000"),
     ],

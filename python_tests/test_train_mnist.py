@@ -106,6 +106,8 @@ def test_wrong_arguments_are_refused_on_one_line_before_anything_is_written(tmp_
         "--lr nan": "--lr nan",
         "--device cuda:77": "--device cuda:77: cannot be used here",
         "--device teapot": "--device teapot",
+        "--device meta": "--device meta: training runs on cpu and cuda only; use --device cpu",
+        "--seed 99999999999999999999999": "--seed 99999999999999999999999: expected a whole number from -",
         "--data file": "--data file: is a file",
         "--data broken": "truncated inside its header",
         "--out file": "--out file: is a file",

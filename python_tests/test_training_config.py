@@ -1,6 +1,7 @@
 """wgan_kernels.training.config: one source of flags, files and checks."""
 
 import math
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_args
@@ -128,13 +129,32 @@ def test_left_out_the_output_folder_is_a_free_one(tmp_path, monkeypatch):
         *((name, value) for name in ("ema_decay", "alpha", "beta1", "beta2") for value in (-0.1, 1.0, math.nan)),
         *(("time_limit", value) for value in (0.0, -1.0, math.nan)),
         *(("digits", value) for value in ((), (10,), (3, -1))),
-        *(("device", value) for value in ("cuda:99", "meteor", "cpu:x")),
+        *(("device", value) for value in ("cuda:99", "meteor", "cpu:x", "meta", "")),
+        *(("seed", value) for value in (2**63, -(2**63) - 1, 10**23)),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(name, value):
     with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} ") as raised:
         replace(Config(out=Path("a")), **{name: value}).resolved()
     assert "\n" not in str(raised.value)
+
+
+def test_a_refusal_names_the_range_and_the_devices():
+    with pytest.raises(UsageError, match=rf"--seed {10**23}: .* from -{2**63} to {2**63 - 1}$"):
+        replace(Config(out=Path("a")), seed=10**23).resolved()
+    with pytest.raises(UsageError, match="--device meta: training runs on cpu and cuda only; use --device cpu"):
+        replace(Config(out=Path("a")), device="meta").resolved()
+    for seed in (-(2**63), 2**63 - 1):
+        assert replace(Config(out=Path("a")), seed=seed).resolved().seed == seed
+
+
+def test_the_help_names_what_a_resumed_run_may_change(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    (named,) = re.findall(r"Only (--.*?) may change", re.sub(r"[\s│]+", " ", capsys.readouterr().out))
+    flags = {"--" + name.replace("_", "-") for name in FREE_ON_RESUME - {"out", "resume"}}  # those say which run
+    assert set(re.findall(r"--[a-z-]+", named)) == flags
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Config)])

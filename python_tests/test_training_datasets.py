@@ -202,11 +202,27 @@ def test_without_files_and_network_the_remedy_is_named(tmp_path, monkeypatch, ca
     monkeypatch.setattr(urllib.request, "urlopen", unreachable)
     monkeypatch.setitem(sys.modules, "gdown", None)  # which downloads from Google Drive
     reason = "gdown" if dataset == "celeba" else "no route to host"
-    with pytest.raises(UsageError, match=rf"the download failed \(.*{reason}.*\)\. Put there .*{wanted}") as found:
-        data.load(dataset, tmp_path)
+    (tmp_path / "mine").mkdir()
+    for folder in (tmp_path, tmp_path / "new" / "deep"):
+        with pytest.raises(UsageError, match=rf"the download failed \(.*{reason}.*\)\. Put there .*{wanted}") as found:
+            data.load(dataset, folder)
+        assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     assert "\n" not in str(found.value)
     assert asked or dataset == "celeba"
     assert "downloading them there with torchvision" in capsys.readouterr().out
+
+
+def test_a_download_that_fails_keeps_what_it_had_fetched(tmp_path, monkeypatch):
+    def half(root, download):
+        (root / "MNIST" / "raw").mkdir(parents=True)
+        (root / "MNIST" / "empty").mkdir()
+        (root / "MNIST" / "raw" / "first").touch()
+        raise OSError("connection lost")
+
+    monkeypatch.setattr(datasets, "MNIST", half)
+    with pytest.raises(UsageError, match="connection lost"):
+        data.load("mnist", tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["MNIST", "first", "raw"]
 
 
 def test_what_was_downloaded_is_read(tmp_path, monkeypatch, some):

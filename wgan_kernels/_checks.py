@@ -86,11 +86,13 @@ def scalar(name, tensor):
 
 
 def number(name, value):
-    """A real number as a float; NaN refused."""
+    """A real number as a float; NaN refused, and what a float cannot hold."""
     if type(value) is not float and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
         if isinstance(value, torch.Tensor):
             raise TypeError(f"{name}: expected a number, got a tensor; pass {name}.item()")
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if type(value) is not float and sys.float_info.max < abs(value) < math.inf:
+        raise ValueError(f"{name} is beyond a float's range, ±1.8e308: pass a smaller number, or math.inf")
     if math.isnan(value):
         raise ValueError(f"{name} is NaN: expected a number")
     return float(value)

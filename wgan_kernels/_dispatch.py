@@ -23,7 +23,7 @@ _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 class _Request(threading.local):
     """What this thread asks for. Not a ContextVar, which torch.compile cannot trace before torch 2.15."""
 
-    backend = os.environ.get("WGAN_KERNELS_BACKEND", "auto")
+    backend = os.environ.get("WGAN_KERNELS_BACKEND") or "auto"  # set to nothing is unset
 
 
 _request = _Request()

@@ -34,7 +34,8 @@ def gradient_penalty(critic, real, fake, *, eps=None, target=1.0, one_sided=Fals
     Raises:
         TypeError: critic is not callable or does not return a tensor; real, fake or eps is not a floating-point tensor.
         ValueError: shapes differ; eps is not one value per sample; target is negative or NaN.
-        RuntimeError: devices differ, the scores do not depend on the critic's input, or the critic is under FSDP.
+        RuntimeError: devices differ, the scores do not depend on the critic's input, the critic is under FSDP, or
+            ``torch.inference_mode()`` is on.
 
     Source: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", equation 3 and algorithm 1.
     """
@@ -81,7 +82,8 @@ def dragan_penalty(critic, real, *, noise=None, scale=0.5, target=1.0, one_sided
     Args:
         critic, real, target, one_sided: as in ``gradient_penalty``.
         noise: like real; None draws it, from ``generator`` if given.
-        scale: the reach of the noise, in standard deviations of the whole batch.
+        scale: the reach of the noise, in standard deviations of the whole batch; that of a single element is 0, as in
+            their code.
 
     Raises: as ``gradient_penalty``; ValueError where noise has another shape than real or is given with a generator.
 
@@ -100,7 +102,8 @@ def dragan_penalty(critic, real, *, noise=None, scale=0.5, target=1.0, one_sided
         _checks.same_device("noise", noise, "real", real)
         if generator is not None:
             raise ValueError("generator: expected None where noise is given, since nothing is drawn")
-    return _penalty(critic, real + scale * real.std() * noise, target, one_sided)
+    std = 0.0 if real.numel() == 1 else real.std()  # torch divides by N − 1
+    return _penalty(critic, real + scale * std * noise, target, one_sided)
 
 
 def _zero_centred(critic, name, samples):
@@ -121,6 +124,8 @@ def input_gradient(critic, x):
     if not callable(critic):
         raise TypeError(f"critic: expected a callable Tensor → Tensor, got {type(critic).__name__}")
     _checks.unsharded("critic", critic)
+    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
+        raise RuntimeError("inference mode is on, in which there are no gradients: leave it, or use torch.no_grad()")
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x.detach().requires_grad_()

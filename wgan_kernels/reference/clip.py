@@ -5,12 +5,15 @@ from torch import nn
 
 
 @torch.no_grad()
-def clip_(params, bound=None, high=None, *, low=None):
+def clip_(params, *bounds, bound=None, low=None, high=None):
     """w ← clip(w, low, high) for every w in ``params``; ``bound`` alone means [−bound, bound]."""
-    if low is None:
-        low = bound if high is not None else -bound
-    if high is None:
-        high = bound
+    if len(bounds) == 2:
+        low, high = bounds
+    elif bounds and high is not None:
+        (low,) = bounds
+    elif bounds or bound is not None:
+        (bound,) = bounds or (bound,)
+        low, high = -bound, bound
     if isinstance(params, torch.Tensor):
         params = [params]
     elif isinstance(params, nn.Module):

@@ -47,7 +47,8 @@ class Config:
     Left out: the first free one of runs/DATASET-METHOD, runs/DATASET-METHOD-2, …, or with the preset's name."""
     resume: bool = False
     """Go on with the run in --out from its checkpoint, with its settings.
-    Only --iterations, --time-limit, --device, --data and the --…-every may change."""
+    Only --iterations, --time-limit, --device, --data, --keep,
+    --log-every, --sample-every, --eval-every and --checkpoint-every may change."""
 
     dataset: Literal[DATASETS] = "mnist"
     """What is to be learned: images, or a distribution in the plane."""

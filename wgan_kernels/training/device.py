@@ -5,12 +5,16 @@ import torch
 from . import distributed
 from .errors import UsageError
 
+KINDS = ("cpu", "cuda")
+
 
 def resolve_device(name: str) -> str:
-    """The device's name with "auto" decided. Raises UsageError where this machine has no such device."""
+    """The device's name with "auto" decided. Raises UsageError where nothing trains on it, or this machine has none."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if torch.device(name).type not in KINDS:
+            raise UsageError(f"--device {name}: training runs on cpu and cuda only; use --device cpu, cuda or auto")
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:  # a PyTorch without CUDA asserts
         reason = str(error).splitlines()[0].partition(". ")[0]

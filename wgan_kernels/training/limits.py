@@ -14,6 +14,7 @@ COUNTS = (
     "iterations", "batch_size", "generator_batch_size", "n_critic", "penalty_every", "latent", "side",
     "log_every", "sample_every", "eval_every", "checkpoint_every", "keep",
 )  # fmt: skip
+SEEDS = range(-(2**63), 2**63)  # a run adds its iterations, and PyTorch takes no more than 64 bits
 FRACTIONS = ("ema_decay", "alpha", "beta1", "beta2")
 
 
@@ -36,9 +37,16 @@ def check_ranges(config: "Config") -> None:
     for name in FRACTIONS:
         if not 0 <= getattr(config, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(config, name)}: expected a number in [0, 1)")
+    check_seed(config.seed)
     if not config.time_limit > 0:
         raise UsageError(f"--time-limit {config.time_limit}: expected a positive number of minutes")
     _check_together(config)
+
+
+def check_seed(seed: int) -> None:
+    """Raises UsageError on a seed that PyTorch's random numbers do not take."""
+    if seed not in SEEDS:
+        raise UsageError(f"--seed {seed}: expected a whole number from {SEEDS.start} to {SEEDS.stop - 1}")
 
 
 def _check_together(config: "Config") -> None:

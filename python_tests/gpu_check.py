@@ -7,6 +7,7 @@ for as long as the ten minutes of the target last. A step that fails or runs lat
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -36,14 +37,23 @@ outcomes = []
 
 
 def step(name, command, seconds, **env):
-    """Runs it for so long, and keeps how it went."""
+    """Runs it for so long, then interrupts it as Ctrl-C does, after which benchmarks keep what was timed; and keeps how
+    it went.
+    """
     print(f"\n== {name}", flush=True)
-    seconds, start = min(seconds, deadline - time.monotonic()), time.monotonic()
+    seconds, start = max(1, min(seconds, deadline - time.monotonic())), time.monotonic()
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | env)
     try:
-        code = subprocess.run(command, cwd=ROOT, env=os.environ | env, timeout=max(seconds, 1)).returncode
+        code = process.wait(seconds)
         outcome = "passed" if code == 0 else f"FAILED (exit code {code})"
     except subprocess.TimeoutExpired:
         outcome = f"cut short after {seconds:.0f} s"
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
     outcomes.append(f"{outcome:24} {time.monotonic() - start:5.0f} s  {name}")
 
 
@@ -63,9 +73,13 @@ def sanitize():
 
 
 def benchmark():
-    cases = [*OPS, "--device", "cuda", "--quick", "--backend", "cuda", "triton"]
+    run = [sys.executable, "-m", "benchmarks", "run"]
+    quick = ["--device", "cuda", "--quick", "--json"]
     if all(importlib.util.find_spec(name) for name in ("tyro", "rich")):
-        step("benchmarks", [sys.executable, "-m", "benchmarks", "run", *cases, "--json", "build/gpu-check.json"], 100)
+        kernels = [*OPS, *quick, "build/gpu-check.json", "--backend", "cuda", "triton"]
+        step("benchmarks of the kernels", [*run, *kernels], 70)
+        steps = ["gradient_penalty", "critic_step", "iteration", *quick, "build/gpu-check-steps.json"]
+        step("benchmarks of whole steps", [*run, *steps], 50)
     else:
         step("benchmarks, plainly: tyro or rich is missing", [sys.executable, __file__, "plainly"], 100)
 

@@ -58,8 +58,8 @@ class Model(Protocol):
 
 
 def trainer(preset: Config, options: Options, data: Images, iterations: int, **changes) -> Trainer:
-    """Of the preset, changed; ``data`` are on the device."""
-    asked = {"iterations": iterations, "seed": options.seed, "device": options.device} | changes
+    """Of the preset, changed, in float32 unless another precision is among the changes; ``data`` are on the device."""
+    asked = {"iterations": iterations, "seed": options.seed, "device": options.device, "precision": "float32"} | changes
     return Trainer(replace(preset, **asked).resolved(), data)
 
 

@@ -10,6 +10,21 @@
 
 namespace wgan {
 
+// Whether a tensor stands for the negative of what is in its memory, as the imaginary part of a conjugate does. Such views
+// have their elements two apart, so that most tensors need not be asked; the stable ABI could not answer.
+inline bool is_negated(PyObject* object, AtenTensorHandle tensor) {
+  bool contiguous;
+  int64_t count;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_is_contiguous(tensor, &contiguous));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_numel(tensor, &count));
+  if (contiguous && count > 1) return false;
+  PyObject* answer = PyObject_CallMethod(object, "is_neg", nullptr);
+  const bool negated = answer != Py_False;
+  Py_XDECREF(answer);
+  PyErr_Clear();
+  return negated;
+}
+
 // clip_list(list, low, high)
 template <int32_t (*kDevice)()>
 PyObject* clip_list(PyObject*, PyObject* args) {
@@ -17,7 +32,9 @@ PyObject* clip_list(PyObject*, PyObject* args) {
   double low, high;
   if (!PyArg_ParseTuple(args, "O!dd", &PyList_Type, &tensors, &low, &high)) return nullptr;
   SpanList list(kDevice(), PyList_Size(tensors));
-  const auto add = [&](int64_t, AtenTensorHandle tensor) { return list.add(tensor) == Added::yes; };
+  const auto add = [&](int64_t i, AtenTensorHandle tensor) {
+    return !is_negated(PyList_GetItem(tensors, i), tensor) && list.add(tensor) == Added::yes;
+  };
   if (!read_list(tensors, add)) Py_RETURN_FALSE;
   if (!unlocked([&] { list.clip(low, high); })) return nullptr;
   Py_RETURN_TRUE;

@@ -10,8 +10,8 @@
 
 namespace wgan {
 
-// Whether a tensor stands for the negative of what is in its memory, as the imaginary part of a conjugate does. Such views
-// have their elements two apart, so that most tensors need not be asked; the stable ABI could not answer.
+// Whether a tensor stands for the negative of what is in its memory, as the imaginary part of a conjugate does. Such
+// views have their elements two apart, so that most tensors need not be asked; the stable ABI could not answer.
 inline bool is_negated(PyObject* object, AtenTensorHandle tensor) {
   bool contiguous;
   int64_t count;

@@ -48,7 +48,7 @@ class Config(Options):
     iterations: int = 110
     """Generator updates of WGAN-GP. WGAN makes 1.5 times and the GAN 3 times as many, in about the same time."""
     full: bool = False
-    """The presets' own lengths: 6,000 iterations of WGAN and the GAN, 1,000 of WGAN-GP; most of an hour on two cores."""
+    """The presets' own lengths: WGAN and the GAN 6,000 iterations, WGAN-GP 1,000; nearly an hour on two cores."""
     points: int = 16
     samples: int = 1000
     gan_lr: float = 2e-4

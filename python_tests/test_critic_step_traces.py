@@ -208,6 +208,25 @@ def test_a_number_that_fades_in():
         assert ours._program is not None
 
 
+def test_what_counts_its_calls_is_not_tried_anew_every_time(monkeypatch):
+    def count(self, x, a):
+        self.calls += 1
+        return a(x)
+
+    tried = []
+
+    def choose(ways):
+        tried.append([way() for way in ways.values()])
+        return next(iter(ways))
+
+    monkeypatch.setattr("wgan_kernels.critic_step.fastest", choose)
+    critic = By(count, nn.Linear(7, 1), calls=0)
+    step = wk.CriticStep(critic, torch.optim.SGD(critic.parameters(), lr=0.1))
+    for _ in range(3):
+        step(*torch.randn(2, 6, 7))
+    assert len(tried) == 1 and critic.calls > 0
+
+
 @pytest.mark.parametrize("layer", [lambda: nn.BatchNorm1d(5), lambda: nn.Dropout(0.5)], ids=["norm", "dropout"])
 def test_modes(layer):
     ours, spec, samples = pair(

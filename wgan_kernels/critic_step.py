@@ -83,7 +83,7 @@ class CriticStep:
         now = autocast, requested(), settings(self.critic) if isinstance(self.critic, nn.Module) else None
         if now == self._traced_for:
             return
-        self._traced_for, self._program, self.tuned = now, None, {}
+        self._traced_for, self._program = now, None
         try:
             self._program = trace(self.critic)
         except Refused as reason:

@@ -3,6 +3,7 @@
 from .case import OURS
 from .paper import ALONE, ASSUMED_LINKS, ASSUMED_STEPS, ESTIMATE, FORMULA, LARGE, SMALL, TOGETHER, all_reduce, bandwidth
 from .peers import PEERS
+from .records import packages_of_peers
 from .tables import ratio_text, spread_of, time_of
 
 
@@ -165,9 +166,7 @@ def sources_table(sources):
     for name, record in sources:
         machine = record["machine"]
         software = ", ".join(f"{key} {machine[key]}" for key in ("torch", "triton", "python", "cuda") if machine[key])
-        peers = ", ".join(
-            f"{package} {of}" for versions in record["peers"].values() for package, of in versions.items()
-        )
+        peers = ", ".join(packages_of_peers(record))
         complete = "" if record["complete"] else " (interrupted)"
         what = ", ".join(filter(None, [software, peers, machine["compiler"]]))
         load = machine["load_average"][0] if machine["load_average"] else None

@@ -10,12 +10,14 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from .records import packages_of_peers
+
 COLOURS = {
     "wgan_kernels": "#222255",
     "loop": "#4477aa",
     "foreach": "#66ccee",
     "eager": "#228833",
-    "plain": "#117733",
+    "plain": "#999933",
     "compile": "#ccbb44",
     "fused": "#ee6677",
     "drop-in": "#aa3377",
@@ -42,10 +44,9 @@ def legend_below(figure, axes):
 def finish(figure, axes, record, path, title=None):
     """What a picture has to say of its origin; writes it and returns True."""
     machine = record["machine"]
-    peers = [f"{package} {of}" for versions in record["peers"].values() for package, of in versions.items()]
     lines = [
         f"{where(machine)}, {machine['date'][:10]}, commit {machine['commit']}",
-        ", ".join([f"torch {machine['torch']}", *peers]),
+        ", ".join([f"torch {machine['torch']}", *packages_of_peers(record)]),
         *(textwrap.fill(command, 110) for command in record["command"].splitlines()),
     ]
     (title or axes.set_title)("\n".join(lines), size=8)

@@ -16,6 +16,13 @@ def default_path(machine):
     return RESULTS / f"{device}-{machine['date'][:16].replace(':', '')}.json"
 
 
+def packages_of_peers(record):
+    """["package version"] of the other processes, but for PyTorch where it is the record's own."""
+    own = ("torch", record["machine"]["torch"])
+    found = [pair for versions in record["peers"].values() for pair in versions.items()]
+    return [f"{package} {version}" for package, version in found if (package, version) != own]
+
+
 def write(record, path):
     """Replace the file ``path``, where there is one to write."""
     if path is None:

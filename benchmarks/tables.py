@@ -7,6 +7,7 @@ from rich.text import Text
 
 from .case import OURS
 from .paper import ESTIMATE, FORMULA
+from .records import packages_of_peers
 
 DIM = dict.fromkeys(("floor", "unit", "estimate"), "dim")
 
@@ -122,7 +123,7 @@ def heading(record):
     rates = (
         f"{where.replace('_', ' ')} {rate['gflop_per_s']['median']:.3g}" for where, rate in record["matmul"].items()
     )
-    peers = [f"{package} {of}" for versions in record["peers"].values() for package, of in versions.items()]
+    peers = packages_of_peers(record)
     lines = [
         f"{machine['device']} · {machine['cores']} cores, {machine['threads']} threads · {machine['dtype']}",
         f"{', '.join(software)} · {machine['compiler'] or 'no C++ compiler'}",

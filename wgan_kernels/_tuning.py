@@ -31,7 +31,7 @@ class Convolutions(TorchFunctionMode):
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         named = dict(kwargs)
-        b = settings.pop(0) if settings else named.pop("bias", None)
+        b, settings = (settings[0], settings[1:]) if settings else (named.pop("bias", None), ())
         how, is_same = conv.geometry(2, func is torch.conv_transpose2d, settings, named)
         if is_same or torch.is_autocast_enabled("cpu"):
             return func(x, *args[1:], **kwargs)

@@ -1,7 +1,9 @@
 """Settings that hold for every test."""
 
+import importlib
 import os
 import sys
+from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads starve the tests' own processes
 
@@ -33,6 +35,16 @@ def one_thread():
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """name → that script of the examples as a module, on one thread; threads are put back."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "examples"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield importlib.import_module
     torch.set_num_threads(before)
 
 

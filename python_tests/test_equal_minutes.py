@@ -1,8 +1,6 @@
 """examples/equal_minutes.py, shortened: two ways of the same training, and what is told of them."""
 
-import importlib
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,18 +9,13 @@ from PIL import Image
 from wgan_kernels.training import data
 from wgan_kernels.training.config import Config
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
-
 
 @pytest.fixture
-def example(monkeypatch):
+def example(example, monkeypatch):
     """The script as a module, which trains in this process."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    module = importlib.import_module("equal_minutes")
-    threads = torch.get_num_threads()
+    module = example("equal_minutes")
     monkeypatch.setattr(module, "apart", lambda way, config, advance: module.whole(way, config))
-    yield module
-    torch.set_num_threads(threads)
+    return module
 
 
 def test_the_ways_train_alike(example):

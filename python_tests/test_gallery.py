@@ -1,6 +1,5 @@
 """The documents' experiments, shortened: they find the known values, and what must fail fails; the gallery's frame."""
 
-import importlib
 import json
 import math
 from pathlib import Path
@@ -15,16 +14,6 @@ pytest.importorskip("matplotlib", reason="figures need matplotlib")
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NAMES = ("earth_mover", "parallel_lines", "divergences", "clipping", "mode_collapse")
 OF_DIGITS = ("quality_curve", "wgan_and_wgan_gp", "one_digit")  # test_gallery_digits.py has their tests
-
-
-@pytest.fixture
-def example(monkeypatch):
-    """name → the script as a module; threads are put back."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield importlib.import_module
-    torch.set_num_threads(before)
 
 
 def assert_drawn(out, measured):

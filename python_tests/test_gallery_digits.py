@@ -1,9 +1,7 @@
 """The documents' experiments on MNIST, shortened, on small batches: what is told of a run is what happened in it."""
 
-import importlib
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,25 +13,20 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from wgan_kernels.training import data, presets, report
 from wgan_kernels.training.metrics import judge_of
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 DIGITS = 1000
 
 
 @pytest.fixture
-def example(monkeypatch):
+def example(example, monkeypatch):
     """name → the script as a module, on the first 1,000 digits; presets in batches of 8, by the smallest generator."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     few = data.embedded()
     few = data.Images(few.images[:DIGITS], few.labels[:DIGITS])
-    monkeypatch.setattr(importlib.import_module("digits"), "load", lambda name: few)
+    monkeypatch.setattr(example("digits"), "load", lambda name: few)
     small = {"batch_size": 8, "generator_batch_size": None, "generator": "compact"}
     for table in (presets.COMPACT, presets.PRESETS):
         for name, preset in table.items():
             monkeypatch.setitem(table, name, replace(preset, **small))
-    yield importlib.import_module
-    torch.set_num_threads(before)
+    return example
 
 
 def ranks(values):

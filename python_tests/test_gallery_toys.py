@@ -1,6 +1,5 @@
 """The documents' experiments in the plane, shortened: clipped weights, gradients through depth, covered modes."""
 
-import importlib
 import json
 import math
 from dataclasses import replace
@@ -18,16 +17,6 @@ from wgan_kernels.training.data import load
 pytest.importorskip("ot", reason="the Wasserstein distance needs POT")
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-
-
-@pytest.fixture
-def example(monkeypatch):
-    """name → the script as a module; threads are put back."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield importlib.import_module
-    torch.set_num_threads(before)
 
 
 def test_clipping(example, tmp_path, monkeypatch):

@@ -78,9 +78,10 @@ class CriticStep:
         if self.penalty is None:
             self._why = "no penalty: one backward"
             return
-        kind = next((param.device.type for param in _parameters(self.critic)), "cpu")
+        modules = self._captured.modules
+        kind = next((param.device.type for module in modules for param in module.parameters()), "cpu")
         autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
-        now = autocast, requested(), settings(self.critic) if isinstance(self.critic, nn.Module) else None
+        now = autocast, requested(), [settings(module) for module in modules]
         if now == self._traced_for:
             return
         self._traced_for, self._program = now, None
@@ -206,10 +207,6 @@ class CriticStep:
         _checks.same_device("fake", fake, "real", real)
         _checks.same_shape("real", real, "fake", fake)
         _checks.filled("real", real)
-
-
-def _parameters(critic):
-    return critic.parameters() if isinstance(critic, nn.Module) else ()
 
 
 def _mean_norm(gradient):

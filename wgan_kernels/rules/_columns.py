@@ -58,9 +58,7 @@ def forward(x, w, size, how):
 
 
 def transposed(w, how):
-    """(w, how) of the transposed convolution that this one is."""
-    if how.transposed:
-        return w, how
+    """(w, how) of the transposed convolution that this one of stride 1 is."""
     return turn(w), how._replace(transposed=True, padding=_fold(w, how)[2])
 
 

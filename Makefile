@@ -29,7 +29,7 @@ endurance: $(VENV)/.dev      ## 50 kills of a training run, each resumed; 5,000 
 
 fuzz: $(VENV)/.dev           ## 10,000 random critics per property; repeat one with SEED=…
 	$(PY) -m pytest -k "critic or penalt" --hypothesis-profile=fuzz --hypothesis-seed=$(SEED) \
-		python_tests/test_second_order.py python_tests/test_penalty.py python_tests/test_critic_step.py
+		python_tests/test_second_order.py python_tests/test_penalty.py python_tests/test_critic_step_programs.py
 
 bench: $(VENV)/.dev          ## every benchmark, quickly
 	$(PY) -m benchmarks run
@@ -45,7 +45,6 @@ format: $(VENV)/.dev         ## style; rewrites
 	$(VENV)/bin/clang-format -i $(CXX_FILES)
 
 gpu-check:                   ## on a machine with a GPU and torch: builds in place, tests, sanitizes, times; installs nothing
-	FORCE_CUDA=1 $(PYTHON) setup.py build_ext --inplace
 	$(PYTHON) python_tests/gpu_check.py
 
 wheel: $(VENV)/.dev          ## the sdist, and from it the wheel for CPUs, audited; both into dist/

@@ -12,13 +12,25 @@ def alike(*tensors):
 
     Copies only what is not in that format already. Differentiable.
     """
-    first = tensors[0]
-    format_ = torch.contiguous_format
-    if not first.is_contiguous():
-        channels_last = _CHANNELS_LAST.get(first.dim())
-        if channels_last is not None and first.is_contiguous(memory_format=channels_last):
-            format_ = channels_last
+    format_ = memory_format(tensors[0])
     return tuple(tensor.contiguous(memory_format=format_) for tensor in tensors)
+
+
+def memory_format(tensor):
+    """Channels-last where it is that and not contiguous, contiguous otherwise."""
+    channels_last = None if tensor.is_contiguous() else _CHANNELS_LAST.get(tensor.dim())
+    is_last = channels_last is not None and tensor.is_contiguous(memory_format=channels_last)
+    return channels_last if is_last else torch.contiguous_format
+
+
+def channels_last(images):
+    """[B, C, H, W] in channels-last memory. Differentiable.
+
+    Of one channel an image is in both formats, and a convolution takes the one that the strides tell.
+    """
+    if images.shape[1] == 1:
+        return images.squeeze(1).contiguous().unsqueeze(3).permute(0, 3, 1, 2)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def promoted(*tensors):

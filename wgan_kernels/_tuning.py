@@ -7,6 +7,7 @@ import time
 import torch
 from torch.overrides import TorchFunctionMode
 
+from . import _layout
 from .rules import conv
 
 
@@ -29,7 +30,7 @@ class Convolutions(TorchFunctionMode):
         if x.dim() != 4 or not x.is_cpu:
             return func(*args, **kwargs)
         if self.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = _layout.channels_last(x)
         named = dict(kwargs)
         b, settings = (settings[0], settings[1:]) if settings else (named.pop("bias", None), ())
         how, is_same = conv.geometry(2, func is torch.conv_transpose2d, settings, named)

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from . import _checks
+from . import _checks, _layout
 from ._capture import Captured
 from ._dispatch import requested
 from ._heap import keep_freed_memory
@@ -148,7 +148,7 @@ class CriticStep:
                 return self._by_program  # which says so
         return ways[self.tuned[shape]]
 
-    def _by_program(self, real, fake, points, memory_format=torch.preserve_format):
+    def _by_program(self, real, fake, points, in_memory=lambda samples: samples):
         batch = real.shape[0]
         found = {}
 
@@ -166,9 +166,7 @@ class CriticStep:
             found["penalty"], found["gradient_norm"] = penalty.detach(), _mean_norm(gradient.detach())
             return t
 
-        samples = torch.cat([real, fake, points])
-        if memory_format is not torch.preserve_format:
-            samples = samples.contiguous(memory_format=memory_format)
+        samples = in_memory(torch.cat([real, fake, points]))
         scores, gradients = self._program.run(samples, 2 * batch, seed, tangent)
         self.optimizer.zero_grad()
         for param, grad in gradients.items():
@@ -177,7 +175,7 @@ class CriticStep:
         return _metrics(real_scores, fake_scores, self.weight, **found)
 
     def _by_program_in_channels_last(self, real, fake, points):
-        return self._by_program(real, fake, points, torch.channels_last)
+        return self._by_program(real, fake, points, _layout.channels_last)
 
     def _by_autograd(self, real, fake, points):
         if self._program is None:

@@ -3,15 +3,19 @@
 import torch
 from torch import nn
 
+from .. import _layout
 from ..rules import norm
 from .nodes import Node
 from .program import Refused
 
 
 class Norm(Node):
-    """Each sample normalised by its own statistics: y = x̂·w + b, Jᵀδ = P(w·δ), J t = w·P(t)."""
+    """Each sample normalised by its own statistics: y = x̂·w + b, Jᵀδ = P(w·δ), J t = w·P(t).
 
-    curved = True
+    One row a sample, and in channels-last memory, it stays there: with the weights in the order of the pixels.
+    """
+
+    curved = gives = pulls = True
     saved = ("x", "delta", "stats", "wide", "bent", "sums")
 
     def __init__(self, name, module):
@@ -31,42 +35,61 @@ class Norm(Node):
         if how.leaves is None or others or not (dtype is x.dtype or widens):
             raise Refused(f"{self.name} ({self.what}): there are no kernels for it on this device, in this precision")
         self.dtype, self.given, self.out = dtype, x.dtype, norm.as_autocast(x).dtype
-        x = x.to(dtype).contiguous()
-        self.wide = how.spread(weight)
-        y, *stats = how.leaves.layer_norm_fwd(
-            x, self.wide, how.spread(bias), how.width, how.sets, how.centered, how.eps
-        )
+        self.turned = how.width == x[0].numel() and _layout.memory_format(x) is torch.channels_last
+        self.wide = self._spread(weight, x)
+        wide_bias = self._spread(bias, x)
+        x = self._rows(x)
+        y, *stats = how.leaves.layer_norm_fwd(x, self.wide, wide_bias, how.width, how.sets, how.centered, how.eps)
         rows = split * how.sets * (x[0].numel() // (how.width * how.sets))
         self.x, self.stats = (x[:split], x[split:]), ([s[:rows] for s in stats], [s[rows:] for s in stats])
-        return y.to(self.out)
+        return self._images(y).to(self.out)
 
     def pullback(self, delta, rows):
-        delta = delta.to(self.dtype).contiguous()
+        delta = self._rows(delta)
         split = len(delta) - len(self.x[1])
         self.delta = delta[split:]
         pulled, *self.sums = self._pull(delta[:split], 0, x_asked=not rows.start, weights_asked=True)
         hat, *_ = self._pull(self.delta, 1)
-        return [(hat if rows.start else torch.cat([pulled, hat])).to(self.given)]
+        return [self._images(hat if rows.start else torch.cat([pulled, hat])).to(self.given)]
 
     def pushforward(self, t):
         how, asked = self.how, (True, True, self._weights()[0] is not None)
         args = self.wide, *self.stats[1], how.width, how.sets, how.centered, *asked
-        t = t.to(self.dtype).contiguous()
-        pushed, self.bent, *sums = how.leaves.layer_norm_bwd_bwd(t, self.delta, self.x[1], *args)
+        pushed, self.bent, *sums = how.leaves.layer_norm_bwd_bwd(self._rows(t), self.delta, self.x[1], *args)
         self._add(sums)
-        return pushed.to(self.out)
+        return self._images(pushed).to(self.out)
 
     def curvature(self, r, wanted):
         if r is not None:
-            pulled, *sums = self._pull(r.to(self.dtype).contiguous(), 1, x_asked=wanted, weights_asked=True)
+            pulled, *sums = self._pull(self._rows(r), 1, x_asked=wanted, weights_asked=True)
             self._add(sums)
             if wanted:
                 self.bent.add_(pulled)
-        return [self.bent.to(self.given) if wanted else None]
+        return [self._images(self.bent).to(self.given) if wanted else None]
 
     def gradients(self):
         given = zip(self._weights(), self.sums, strict=True)
-        return [(w, self.how.gather(total, w)) for w, total in given if w is not None and w.requires_grad]
+        return [(w, self._gathered(total, w)) for w, total in given if w is not None and w.requires_grad]
+
+    def _rows(self, x):
+        """x as the kernels have it: the elements of a row behind each other."""
+        x = x.to(self.dtype)
+        return (x.permute(0, 2, 3, 1) if self.turned else x).contiguous()
+
+    def _images(self, x):
+        """The reverse, of a result."""
+        return x.permute(0, 3, 1, 2) if self.turned else x
+
+    def _spread(self, w, x):
+        wide = self.how.spread(w)
+        if wide is None or not self.turned:
+            return wide
+        return wide.view(x.shape[1:]).permute(1, 2, 0).contiguous()
+
+    def _gathered(self, grad, w):
+        if self.turned:
+            grad = grad.view(self.x[0].shape[1:]).permute(2, 0, 1).contiguous()
+        return self.how.gather(grad, w)
 
     def _weights(self):
         return self.module.weight, getattr(self.module, "bias", None)

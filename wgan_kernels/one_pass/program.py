@@ -20,6 +20,7 @@ class Program:
         self.bare = [True]
         for node, reads in steps:
             self.bare.append(node.bare and all(self.bare[i] for i in reads))
+        self._write_over()
 
     def __str__(self):
         rows = [("value", "operation", "of", "reads", "sweeps")]
@@ -32,6 +33,22 @@ class Program:
         return "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
         )
+
+    def _write_over(self):
+        """Tells nodes which values, tangents and δ they alone have."""
+        readers = [0] * (len(self.steps) + 1)
+        for _, reads in self.steps:
+            for i in reads:
+                readers[i] += 1
+        alone = [False]  # a value and its tangent
+        for node, reads in self.steps:
+            node.over_x = alone[reads[0]]
+            alone.append(readers[len(alone)] == 1 and (alone[reads[0]] if node.gives is None else node.gives))
+        alone = [False] * len(readers)  # its δ
+        for i, (node, reads) in reversed(list(enumerate(self.steps, 1))):
+            node.over_delta = alone[i]
+            for source in reads:
+                alone[source] = readers[source] == 1 and (alone[i] if node.pulls is None else node.pulls)
 
     @torch.no_grad()
     def run(self, x, split, seed, tangent):
@@ -52,7 +69,7 @@ class Program:
         try:
             scores = self._forward(x, split)
             gradient = self._pullback(seed(scores), split)
-            self._pushforward(tangent(gradient))
+            self._pushforward(torch.empty_like(x[split:]).copy_(tangent(gradient)))
             if self.is_curved:
                 self._curvature()
             gradients = {}

@@ -17,7 +17,7 @@ aten = torch.ops.aten
 
 
 class Piece(NamedTuple):
-    """forward: x → y; in_place: the same, written over x; pullback: (δ, y) → φ′·δ."""
+    """forward: x → y; in_place: the same, written over x; pullback: (δ, y) → φ′·δ, with ``grad_input=δ`` over δ."""
 
     forward: Callable
     in_place: Callable
@@ -39,7 +39,7 @@ def _maps(piece, in_place):
 
 
 # max(0, x)
-relu = Piece(torch.relu, torch.relu_, lambda delta, y: aten.threshold_backward(delta, y, 0))
+relu = Piece(torch.relu, torch.relu_, lambda delta, y, **over: aten.threshold_backward(delta, y, 0, **over))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -48,7 +48,7 @@ def leaky_relu(slope):
     return Piece(
         lambda x: aten.leaky_relu(x, slope),
         lambda x: aten.leaky_relu_(x, slope),
-        lambda delta, y: aten.leaky_relu_backward(delta, y, slope, True),
+        lambda delta, y, **over: aten.leaky_relu_backward(delta, y, slope, True, **over),
     )
 
 
@@ -58,7 +58,7 @@ def hardtanh(low, high):
     return Piece(
         lambda x: aten.hardtanh(x, low, high),
         lambda x: aten.hardtanh_(x, low, high),
-        lambda delta, y: aten.hardtanh_backward(delta, y, low, high),
+        lambda delta, y, **over: aten.hardtanh_backward(delta, y, low, high, **over),
     )
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from .. import _layout
 from . import _columns
 from .bilinear import Maps, bilinear
 
@@ -71,14 +72,14 @@ def same(x, w, dilation):
 def _forward(x, w, b, how):
     if not _columns.serve(x, w, how):
         return torch.convolution(x, w, b, *how)
-    y = _columns.forward(x, w, _columns.size(x, w, how), how)
+    y = _layout.alike(x, _columns.forward(x, w, _columns.size(x, w, how), how))[1]
     return y if b is None else y + b.view(-1, 1, 1)
 
 
 def _pullback(delta, w, x, how):
     to_few = how._replace(transposed=True)
     if not how.transposed and _columns.serve(delta, w, to_few):
-        return _columns.forward(delta, w, x.shape[2:], to_few)
+        return _layout.alike(x, _columns.forward(delta, w, x.shape[2:], to_few))[1]
     return _native(x, delta, w, how, (True, False, False))[0]
 
 

@@ -14,11 +14,16 @@ from ._settings import settings
 from ._tuning import fastest
 from .one_pass import Refused, trace
 from .ops.interpolate import interpolate
-from .ops.norm_penalty import gradient_norm_penalty
+from .ops.norm_penalty import gradient_norm_penalty, with_derivative
 from .ops.wasserstein import critic_loss
 from .penalty import input_gradient
 
-_PENALTIES = ("gp", "one-sided", "r1", None)
+# What of gradient_norm_penalty each is: its settings, and the factor of it.
+_PENALTIES = {
+    "gp": ({"target": 1.0, "one_sided": False}, 1.0),
+    "one-sided": ({"target": 1.0, "one_sided": True}, 1.0),
+    "r1": ({"target": 0.0, "one_sided": False}, 0.5),
+}
 
 
 class CriticStep:
@@ -61,7 +66,7 @@ class CriticStep:
     """
 
     def __init__(self, critic, optimizer, penalty="gp", weight=10.0, *, tune=True, generator=None, precision=None):
-        _checks.one_of("penalty", penalty, _PENALTIES)
+        _checks.one_of("penalty", penalty, (*_PENALTIES, None))
         _checks.one_of("precision", precision, PRECISIONS)
         self.critic, self.optimizer, self.penalty = critic, optimizer, penalty
         self.weight = _checks.number("weight", weight)
@@ -159,12 +164,10 @@ class CriticStep:
             return each
 
         def tangent(gradient):
-            gradient.requires_grad_()
-            with torch.enable_grad():
-                penalty = self._penalty_of(gradient)
-                (t,) = torch.autograd.grad(self.weight * penalty, gradient)
-            found["penalty"], found["gradient_norm"] = penalty.detach(), _mean_norm(gradient.detach())
-            return t
+            settings, factor = _PENALTIES[self.penalty]
+            penalty, derivative, norms = with_derivative(gradient, self.weight * factor, **settings)
+            found["penalty"], found["gradient_norm"] = factor * penalty, norms.mean().to(gradient.dtype)
+            return derivative
 
         samples = in_memory(torch.cat([real, fake, points]))
         scores, gradients = self._program.run(samples, 2 * batch, seed, tangent)
@@ -185,18 +188,14 @@ class CriticStep:
         real_scores, fake_scores = wide(real_scores), wide(fake_scores)
         found, penalty = {}, None
         if points is not None:
+            settings, factor = _PENALTIES[self.penalty]
             gradient = input_gradient(self.critic, points)
-            penalty = self._penalty_of(gradient)
+            penalty = factor * gradient_norm_penalty(gradient, **settings)
             found = {"penalty": penalty.detach(), "gradient_norm": _mean_norm(gradient.detach())}
         loss = critic_loss(real_scores, fake_scores, penalty, weight=self.weight)
         self.optimizer.zero_grad()
         loss.backward()
         return _metrics(real_scores.detach(), fake_scores.detach(), self.weight, **found)
-
-    def _penalty_of(self, gradient):
-        if self.penalty == "r1":
-            return gradient_norm_penalty(gradient, target=0.0) / 2
-        return gradient_norm_penalty(gradient, one_sided=self.penalty == "one-sided")
 
     def _check(self, real, fake):
         _checks.floating("real", real)

@@ -9,7 +9,7 @@ With J the Jacobian of the operation y = F(x), and w its parameters, the sweeps 
     curvature      r ↦ Jᵀr + ∂ₓ⟨t, Jᵀδ⟩      interpolated rows, where an operation is curved
     gradients      ∂_w of ⟨δ, F⟩ over real and fake, of ⟨t, Jᵀδ⟩ and of ⟨r, F⟩ over interpolated rows
 
-``rows`` of a pullback are those that anyone wants: all, or the interpolated ones, which are the last. Of these alone δ
+``rows`` of a pullback are those that anyone wants: None for all, or the interpolated ones, the last. Of these alone δ
 itself may be, too, where no parameter is behind. δ and t have the memory format of the value that they belong to.
 """
 
@@ -58,7 +58,7 @@ class Layer(Node):
     """
 
     gives = pulls = True
-    saved = ("x", "weight", "delta", "t", "r", "bent")
+    saved = ("x", "given", "weight", "delta", "t", "r", "bent")
 
     def __init__(self, name, module, maps, how):
         super().__init__(name, type(module).__name__)
@@ -66,48 +66,49 @@ class Layer(Node):
         self.forget()
 
     def forward(self, split, x):
-        self.split, self.given = split, x.dtype
-        self.x, weight, bias = self._rounded(x, self.module.weight, self.module.bias)
+        self.split, self.given, self.dtype = split, (self.module.weight, self.module.bias), x.dtype
+        device = "cpu" if x.is_cpu else x.device.type
+        rounds = x.dtype is not torch.float64 and torch.is_autocast_enabled(device)
+        self.rounded = torch.get_autocast_dtype(device) if rounds else None
+        self.x, weight, bias = (self._rounded(given) for given in (x, *self.given))
         # Channels-last once for all sweeps, else each would copy it.
         self.weight = weight if x.is_contiguous() else weight.contiguous(memory_format=_layout.memory_format(x))
         return self.maps.forward(self.x, self.weight, bias, self.how)
 
     def pullback(self, delta, rows):
-        self.delta = delta
-        return [self.maps.pullback(delta[rows], self.weight, self.x[rows], self.how).to(self.given)]
+        self.delta, x = delta, self.x
+        if rows is not None:
+            delta, x = delta[rows], x[rows]
+        return [_of(self.dtype, self.maps.pullback(delta, self.weight, x, self.how))]
 
     def pushforward(self, t):
-        (self.t,) = self._rounded(t)
+        self.t = self._rounded(t)
         return self.maps.forward(self.t, self.weight, None, self.how)
 
     def curvature(self, r, wanted):
         self.r, x = r, self.x[self.split :]
-        if r is not None and self.module.weight.requires_grad:
+        if r is not None and self.given[0].requires_grad:
             self.bent = self.maps.weight_gradient(x, r, self.weight, self.how)
-        return [self.maps.pullback(r, self.weight, x, self.how).to(self.given) if wanted and r is not None else None]
+        return [_of(self.dtype, self.maps.pullback(r, self.weight, x, self.how)) if wanted and r is not None else None]
 
     def gradients(self):
-        weight, bias, split = self.module.weight, self.module.bias, self.split
+        (weight, bias), split = self.given, self.split
         received = []
         if weight.requires_grad:
             self.x[split:] = self.t  # the last that anyone wants of these rows
             grad = self.maps.weight_gradient(self.x, self.delta, self.weight, self.how)
             grad = grad if self.bent is None else grad + self.bent
-            received.append((weight, _layout.alike(weight, grad.to(weight.dtype))[1]))
+            received.append((weight, _layout.alike(weight, _of(weight.dtype, grad))[1]))
         if bias is not None and bias.requires_grad:
             grad = self.maps.bias_gradient(self.delta[:split], self.how)
             if self.r is not None:
                 grad = grad + self.maps.bias_gradient(self.r, self.how)
-            received.append((bias, grad.to(bias.dtype)))
+            received.append((bias, _of(bias.dtype, grad)))
         return received
 
-    def _rounded(self, *tensors):
+    def _rounded(self, tensor):
         """As autocast has the operands of a product, where it is on."""
-        device = self.module.weight.device.type
-        if self.given is torch.float64 or not torch.is_autocast_enabled(device):
-            return tensors
-        dtype = torch.get_autocast_dtype(device)
-        return [t if t is None else t.to(dtype) for t in tensors]
+        return tensor if tensor is None or self.rounded is None else tensor.to(self.rounded)
 
 
 class Piecewise(Node):
@@ -130,13 +131,13 @@ class Piecewise(Node):
         return self.y
 
     def pullback(self, delta, rows):
-        return [self._masked(delta[rows], self.y[rows], self.over_delta)]
+        y = self.y
+        if rows is not None:
+            delta, y = delta[rows], y[rows]
+        return [(self.maps.pull_over if self.over_delta else self.maps.pullback)(delta, y)]
 
     def pushforward(self, t):
-        return self._masked(t, self.y[self.split :], self.over_x)
-
-    def _masked(self, delta, y, over):
-        return self.maps.pullback(delta, y, grad_input=delta) if over else self.maps.pullback(delta, y)
+        return (self.maps.pull_over if self.over_x else self.maps.pullback)(t, self.y[self.split :])
 
     def curvature(self, r, wanted):
         return [self.maps.pullback(r, self.y[self.split :]) if wanted and r is not None else None]
@@ -159,7 +160,8 @@ class Reshape(Node):
         return y
 
     def pullback(self, delta, rows):
-        return [delta[rows].reshape(-1, *self.inner).contiguous(memory_format=self.memory)]
+        delta = delta if rows is None else delta[rows]
+        return [delta.reshape(-1, *self.inner).contiguous(memory_format=self.memory)]
 
     def pushforward(self, t):
         return t.reshape(-1, *self.outer)
@@ -184,10 +186,11 @@ class Linear(Node):
         return self.y.detach()
 
     def pullback(self, delta, rows):
-        if len(delta) == len(self.y):
-            return [torch.autograd.grad(self.y, self.x, delta)[0][rows]]
-        x, y = self._recorded(self.x[rows])  # any samples would do
-        return list(torch.autograd.grad(y, x, delta))
+        if len(delta) < len(self.y):
+            x, y = self._recorded(self.x[rows])  # any samples would do
+            return list(torch.autograd.grad(y, x, delta))
+        (pulled,) = torch.autograd.grad(self.y, self.x, delta)
+        return [pulled if rows is None else pulled[rows]]
 
     def pushforward(self, t):
         self.t, self.pushed = self._recorded(t)
@@ -211,17 +214,18 @@ class Join(Node):
     def forward(self, split, x, y):
         if x.shape != y.shape:
             raise Refused(f"{self.name}: joins {tuple(x.shape)} and {tuple(y.shape)}: expected equal shapes")
-        self.given = x.dtype, y.dtype
+        self.dtypes = x.dtype, y.dtype
         return x + y
 
     def pullback(self, delta, rows):
-        return [delta[rows].to(dtype) for dtype in self.given]
+        delta = delta if rows is None else delta[rows]
+        return [_of(dtype, delta) for dtype in self.dtypes]
 
     def pushforward(self, s, t):
         return s + t
 
     def curvature(self, r, wanted):
-        return [r.to(dtype) if wanted and r is not None else None for dtype in self.given]
+        return [_of(dtype, r) if wanted and r is not None else None for dtype in self.dtypes]
 
 
 class Island(Node):
@@ -249,7 +253,7 @@ class Island(Node):
         with torch.enable_grad():
             (self.pulled_hat,) = torch.autograd.grad(self.y_hat, self.x_hat, self.delta_hat, create_graph=True)
         hat = self.pulled_hat.detach()
-        return [hat if rows.start else torch.cat([pulled, hat])]
+        return [torch.cat([pulled, hat]) if rows is None else hat]
 
     def pushforward(self, t):
         wanted = [self.delta_hat, self.x_hat, *self.params]
@@ -272,6 +276,11 @@ class Island(Node):
 
     def _add(self, grads):
         self.sums = [s if g is None else s + g for s, g in zip(self.sums, grads, strict=True)]
+
+
+def _of(dtype, tensor):
+    """tensor.to(dtype), which alone costs as much as a small operation."""
+    return tensor if tensor.dtype is dtype else tensor.to(dtype)
 
 
 def _of_each_sample(node, call, x):

@@ -48,9 +48,9 @@ class Norm(Node):
         delta = self._rows(delta)
         split = len(delta) - len(self.x[1])
         self.delta = delta[split:]
-        pulled, *self.sums = self._pull(delta[:split], 0, x_asked=not rows.start, weights_asked=True)
+        pulled, *self.sums = self._pull(delta[:split], 0, x_asked=rows is None, weights_asked=True)
         hat, *_ = self._pull(self.delta, 1)
-        return [self._images(hat if rows.start else torch.cat([pulled, hat])).to(self.given)]
+        return [self._images(torch.cat([pulled, hat]) if rows is None else hat).to(self.given)]
 
     def pushforward(self, t):
         how, asked = self.how, (True, True, self._weights()[0] is not None)

@@ -89,10 +89,10 @@ class Program:
 
     def _pullback(self, seed, split):
         """The gradient at the input, of whose rows only those from ``split`` on are wanted."""
-        every, interpolated = slice(0, None), slice(split - len(seed), None)
+        interpolated = slice(split - len(seed), None)
         deltas = [None] * len(self.steps) + [seed]
         for i, (node, reads) in reversed(list(enumerate(self.steps, 1))):
-            pulled = node.pullback(deltas[i], interpolated if all(self.bare[j] for j in reads) else every)
+            pulled = node.pullback(deltas[i], interpolated if all(self.bare[j] for j in reads) else None)
             for source, delta in zip(reads, pulled, strict=True):
                 if self.bare[source]:
                     delta = delta[interpolated]

@@ -110,3 +110,23 @@ def gradient_norm_penalty(grad, *, target=1.0, one_sided=False, reduction="mean"
         return reference.gradient_norm_penalty(grad, target=target, one_sided=one_sided, reduction=reduction)
     (grad,) = _layout.alike(grad)
     return _library.leaves(backend).norm_penalty_fwd(grad, target, one_sided, _REDUCTIONS[reduction])[0]
+
+
+def with_derivative(grad, weight, *, target, one_sided):
+    """The mean of ``gradient_norm_penalty``, and what a step without a graph needs of it beside.
+
+    Returns:
+        (penalty: [], weight·∂penalty/∂grad: like grad, the samples' norms: [B], in the type of the arithmetic); outside
+        of any graph.
+    """
+    grad = grad.detach()
+    backend, _ = _dispatch.choose("norm_penalty", grad.device)
+    if backend == "reference":
+        with torch.enable_grad():
+            penalty = reference.gradient_norm_penalty(grad.requires_grad_(), target=target, one_sided=one_sided)
+            (derivative,) = torch.autograd.grad(weight * penalty, grad)
+        return penalty.detach(), derivative, torch.linalg.vector_norm(grad.detach().unsqueeze(1).flatten(1), dim=1)
+    (grad,) = _layout.alike(grad)
+    leaves, settings = _library.leaves(backend), (target, one_sided, _REDUCTIONS["mean"])
+    penalty, norm = leaves.norm_penalty_fwd(grad, *settings)
+    return penalty, leaves.norm_penalty_bwd(torch.full_like(penalty, weight), grad, norm, *settings), norm

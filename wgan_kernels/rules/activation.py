@@ -14,14 +14,19 @@ import torch
 from .piecewise import Maps, piecewise
 
 aten = torch.ops.aten
+# By name: to be found by its arguments, each would take longer than it runs on a small layer.
+_threshold_over = aten.threshold_backward.grad_input
+_leaky_over = aten.leaky_relu_backward.grad_input
+_hardtanh_over = aten.hardtanh_backward.grad_input
 
 
 class Piece(NamedTuple):
-    """forward: x → y; in_place: the same, written over x; pullback: (δ, y) → φ′·δ, with ``grad_input=δ`` over δ."""
+    """forward: x → y; in_place: the same, written over x; pullback: (δ, y) → φ′·δ; pull_over: the same, over δ."""
 
     forward: Callable
     in_place: Callable
     pullback: Callable
+    pull_over: Callable | None = None
 
     def __call__(self, x, in_place=False):
         return piecewise(x, _maps(self, in_place), in_place)
@@ -39,7 +44,12 @@ def _maps(piece, in_place):
 
 
 # max(0, x)
-relu = Piece(torch.relu, torch.relu_, lambda delta, y, **over: aten.threshold_backward(delta, y, 0, **over))
+relu = Piece(
+    torch.relu,
+    torch.relu_,
+    lambda delta, y: aten.threshold_backward(delta, y, 0),
+    lambda delta, y: _threshold_over(delta, y, 0, grad_input=delta),
+)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -48,7 +58,8 @@ def leaky_relu(slope):
     return Piece(
         lambda x: aten.leaky_relu(x, slope),
         lambda x: aten.leaky_relu_(x, slope),
-        lambda delta, y, **over: aten.leaky_relu_backward(delta, y, slope, True, **over),
+        lambda delta, y: aten.leaky_relu_backward(delta, y, slope, True),
+        lambda delta, y: _leaky_over(delta, y, slope, True, grad_input=delta),
     )
 
 
@@ -58,7 +69,8 @@ def hardtanh(low, high):
     return Piece(
         lambda x: aten.hardtanh(x, low, high),
         lambda x: aten.hardtanh_(x, low, high),
-        lambda delta, y, **over: aten.hardtanh_backward(delta, y, low, high, **over),
+        lambda delta, y: aten.hardtanh_backward(delta, y, low, high),
+        lambda delta, y: _hardtanh_over(delta, y, low, high, grad_input=delta),
     )
 
 

@@ -13,6 +13,7 @@ from torch.utils import cpp_extension
 
 ROOT = Path(__file__).parent.parent
 LIBRARIES = list((ROOT / "wgan_kernels").glob("_cuda*.so"))
+CXX = shutil.which(os.environ.get("CXX", "c++"))
 WITHOUT_GPU = {"80", "90", "100"}  # setup.py's choice
 
 # Every kernel, by name and by the operation it is made of: how many 16-byte loads and stores its code has at least. A
@@ -126,3 +127,21 @@ def test_compiles_without_a_warning(source, tmp_path):
     command = ["nvcc", *flags.split(), "-DTORCH_TARGET_VERSION=0x020a000000000000", *include]
     done = subprocess.run([*command, source, "-o", tmp_path / "out.ptx"], capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done.stderr
+
+
+@pytest.mark.skipif(CXX is None, reason="needs a C++ compiler")
+def test_compiles_where_torch_has_one_error_code_check(tmp_path):
+    """As 2.11 has; newer headers are made to look like its own."""
+    source = tmp_path / "old.cpp"
+    source.write_text(
+        """
+        #include <torch/csrc/stable/macros.h>
+        #undef STABLE_TORCH_ERROR_CODE_CHECK
+        #include "common/error_code.h"
+        void check(int code) { STABLE_TORCH_ERROR_CODE_CHECK(code); }
+        """
+    )
+    include = [option for path in cpp_extension.include_paths() for option in ("-isystem", path)]
+    flags = ["-std=c++20", "-fsyntax-only", "-DTORCH_TARGET_VERSION=0x020a000000000000", f"-I{ROOT / 'csrc'}"]
+    done = subprocess.run([CXX, *flags, *include, source], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -12,6 +12,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "error_code.h"
+
 namespace wgan {
 
 constexpr int kThreads = 256;  // of a block that streams through memory

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/macros.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "error_code.h"
 
 namespace wgan {
 

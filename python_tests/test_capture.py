@@ -4,7 +4,9 @@ The graph itself is a stand-in, which leaves no trace when it records and runs t
 on a GPU, with graphs, is in test_cuda_graphs.py.
 """
 
+import contextlib
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -165,6 +167,108 @@ def test_what_cannot_be_recorded_runs_as_it_is(monkeypatch, recorded):
     assert_same(ours, captured, spec, *[BATCH] * 5)
     assert captured.said() == ["no CUDA graph: operation not permitted when stream is capturing"]
     assert ours.optimizer.param_groups[0]["lr"] == 0.01
+
+
+def test_another_backend_is_another_recording(recorded):
+    ours, captured, spec = captured_step()
+    assert_same(ours, captured, spec, *[BATCH] * 4)
+    with wk.use_backend("reference"):
+        assert_same(ours, captured, spec, *[BATCH] * 3, seed=4)
+    assert len(recorded) == 2
+
+
+def test_a_plain_step_before_each_recording(recorded):
+    """In which kernels are compiled; the first of all makes the optimizer's state, and counts for nothing."""
+    ours, captured, spec = captured_step()
+    counts = []
+    for rows in (6, 6, 6, 6, 3, 3, 6, 3):
+        assert_same(ours, captured, spec, rows)
+        counts.append(len(recorded))
+    assert counts == [0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_a_rate_in_other_memory_is_copied():
+    rate = torch.tensor(0.1)
+    assert _capture._on(rate.device, rate) is rate
+    assert _capture._on(torch.device("meta"), rate).is_meta and _capture._on(rate.device, 0.1) == rate
+
+
+class Cuda:
+    """torch.cuda as far as a recording needs it: what happens to it, in order."""
+
+    def __init__(self):
+        self.events, self.capturing, self.current = [], False, "here"
+
+    def CUDAGraph(self):
+        return SimpleNamespace(
+            replay="replay", register_generator_state=lambda generator: self.events.append(generator)
+        )
+
+    def graph_pool_handle(self):
+        return f"pool {len(self.events)}"
+
+    def current_stream(self, device):
+        return self.current
+
+    @contextlib.contextmanager
+    def stream(self, stream):
+        before, self.current = self.current, stream
+        try:
+            yield
+        finally:
+            self.current = before
+
+    @contextlib.contextmanager
+    def graph(self, graph, pool, stream, capture_error_mode):
+        """As torch's: where the capture fails, neither its stream is left nor its pool closed."""
+        self.current, self.capturing = stream, True
+        self.events.append(f"open {pool}")
+        yield
+        self.current, self.capturing = "here", False
+        self.events.append(f"close {pool}")
+
+    def close(self, device, pool):
+        self.events.append(f"close {pool}")
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    stand_in = Cuda()
+    for name in ("CUDAGraph", "graph_pool_handle", "current_stream", "stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, getattr(stand_in, name))
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", stand_in.close, raising=False)
+    return stand_in
+
+
+STREAM = SimpleNamespace(device=torch.device("cpu"), device_index=0)
+
+
+def test_a_recording(cuda):
+    assert _capture.record(lambda: 7, ["random"], STREAM) == ("replay", 7)
+    assert cuda.events == ["random", "open pool 0", "close pool 0"] and cuda.current == "here"
+
+
+def test_a_recording_that_fails_leaves_all_as_it_was(cuda):
+    def fail():
+        assert cuda.capturing
+        raise RuntimeError("operation not permitted")
+
+    with pytest.raises(RuntimeError, match="operation not permitted"):
+        _capture.record(fail, ["random"], STREAM)
+    assert cuda.events == ["random", "open pool 0", "close pool 0", "random", "open pool 3", "close pool 3"]
+    assert cuda.current == "here" and not cuda.capturing
+
+
+def test_casts_stay_within_a_recording(cuda):
+    """Of the weights, which autocast keeps: a replay casts anew, and what it has cast is its own."""
+    weight, x, seen = torch.randn(3, 3, requires_grad=True), torch.randn(2, 3), []
+
+    def cast():
+        seen.append((x @ weight).grad_fn.next_functions[1][0])
+
+    with torch.autocast("cpu", torch.bfloat16):
+        cast(), cast(), _capture.record(cast, [], STREAM), cast()
+    assert seen[0] is seen[1] and len(set(seen)) == 3
 
 
 def test_the_critics_gradients_are_not_the_generators(recorded):

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "_heap": set(),
     "_precision": set(),
     "_settings": set(),
-    "_capture": {"_settings", "optim"},
+    "_capture": {"_dispatch", "_settings", "optim"},
     "_tuning": {"_layout", "rules"},
     "critic_step": {
         "_capture",

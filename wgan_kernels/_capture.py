@@ -1,19 +1,38 @@
 """A step as a CUDA graph: recorded once for each kind of call, then replayed with one launch from the host."""
 
+import contextlib
+
 import torch
 
+from ._dispatch import requested
 from ._settings import settings
 from .optim._fused_step import FusedStep
 
-PLAIN_STEPS = 2  # before a recording: kernels are compiled, and the optimizer makes its state
-
 
 def record(function, generators, stream):
-    """(replay, result) of ``function()``, of which nothing is executed yet."""
+    """(replay, result) of ``function()``, of which nothing is executed yet. Where it raises, all is as before."""
+    here, pool = torch.cuda.current_stream(stream.device), torch.cuda.graph_pool_handle()
+    torch.clear_autocast_cache()  # what was cast outside would not be cast anew by a replay
+    try:
+        with torch.cuda.stream(here):
+            return _captured(function, generators, stream, pool)
+    except RuntimeError:
+        # torch's context has left its pool of memory open, and the generators as they are within a capture, which the
+        # next one that ends well puts right.
+        with contextlib.suppress(RuntimeError):
+            torch._C._cuda_endAllocateToPool(stream.device_index, pool)
+        _captured(lambda: torch.zeros((), device=stream.device), generators, stream, torch.cuda.graph_pool_handle())
+        raise
+    finally:
+        torch.clear_autocast_cache()  # nobody else may read what lies in the graph's memory
+
+
+def _captured(function, generators, stream, pool):
     graph = torch.cuda.CUDAGraph()
     for generator in generators:
         graph.register_generator_state(generator)
-    with torch.cuda.graph(graph, stream=stream):
+    # Other threads, of a data loader that pins memory for one, may do as they like.
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
         result = function()
     return graph.replay, result
 
@@ -30,9 +49,10 @@ class Captured:
     their recording took for granted.
 
     The inputs are copied into buffers of the recording, and the results out of it. Learning rates are read anew in
-    every step, whether they are numbers or tensors. There is another recording, after two plain steps, for inputs of
+    every step, whether they are numbers or tensors. There is another recording, after a plain step, for inputs of
     another shape or dtype, when a parameter, its need of a gradient or a state of the optimizer is another, when a
-    module changes its mode, hooks or plain attributes, or a group its settings, and under other autocast. An optimizer
+    module changes its mode, hooks or plain attributes, or a group its settings, and under other autocast or another
+    backend. The first step makes the optimizer's state, so that the third is recorded. An optimizer
     with hooks, or one of torch's that is not capturable, makes its step outside. What cannot be recorded runs as it is:
     ``why_not``.
 
@@ -47,7 +67,8 @@ class Captured:
 
     def __init__(self, gradients, modules, optimizer, generators=()):
         self.gradients, self.modules, self.optimizer, self.generators = gradients, modules, optimizer, generators
-        self.plain_steps, self.recordings, self.why_not = 0, {}, None
+        self.recordings, self.why_not = {}, None
+        self.seen = set()  # shapes of which a plain step has compiled the kernels
         self.key = self.stream = None
 
     def __call__(self, *inputs):
@@ -69,17 +90,16 @@ class Captured:
         shapes = tuple((x.shape, x.dtype, x.device) for x in inputs)
         key = with_step, *self._key(inputs[0].device.type)
         if key != self.key:  # what was recorded may read memory that is gone
-            self.key, self.recordings, self.plain_steps = key, {}, 0
+            self.key, self.recordings, self.seen = key, {}, set()
         if shapes not in self.recordings:
-            if self.plain_steps < PLAIN_STEPS:
-                self.plain_steps += 1
+            if shapes not in self.seen:
+                self.seen.add(shapes)
                 return self._on_the_side(function, inputs)
             try:
                 self.recordings[shapes] = _Recording(function, inputs, self)
             except RuntimeError as error:
                 self.why_not = str(error).splitlines()[0]
                 return function(*inputs)
-            self.plain_steps = 0
         return self.recordings[shapes].replay(inputs)
 
     def said(self):
@@ -105,7 +125,7 @@ class Captured:
         """All that a recording takes for granted beside the shapes of its inputs."""
         tensors = [t for module in self.modules for t in (*module.parameters(), *module.buffers())]
         taken = [settings(module) for module in self.modules]
-        taken.append(torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind))
+        taken += [requested(), torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)]
         for group in self.optimizer.param_groups:
             for param in group["params"]:
                 tensors.append(param)
@@ -124,7 +144,7 @@ class _Recording:
     def __init__(self, function, inputs, of):
         self.inputs, self.groups = [torch.empty_like(x) for x in inputs], of.optimizer.param_groups
         given = [group["lr"] for group in self.groups]
-        self.rates = [lr if isinstance(lr, torch.Tensor) else inputs[0].new_tensor(lr).float() for lr in given]
+        self.rates = [_on(inputs[0].device, lr) for lr in given]
 
         def stacked():
             result = function(*self.inputs)
@@ -151,3 +171,10 @@ class _Recording:
         for param, grad in self.gradients:
             param.grad = grad
         return dict(zip(self.names, self.result.clone().unbind(), strict=True))
+
+
+def _on(device, rate):
+    """The learning rate where a graph can read it anew: itself if it is there."""
+    if isinstance(rate, torch.Tensor) and rate.device == device:
+        return rate
+    return torch.tensor(float(rate), device=device)

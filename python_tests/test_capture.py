@@ -221,10 +221,10 @@ class Cuda:
     @contextlib.contextmanager
     def graph(self, graph, pool, stream, capture_error_mode):
         """As torch's: where the capture fails, neither its stream is left nor its pool closed."""
-        self.current, self.capturing = stream, True
+        before, self.current, self.capturing = self.current, stream, True
         self.events.append(f"open {pool}")
         yield
-        self.current, self.capturing = "here", False
+        self.current, self.capturing = before, False
         self.events.append(f"close {pool}")
 
     def close(self, device, pool):

@@ -77,6 +77,14 @@ def test_in_place_on_what_is_read_again_is_no_program(make):
     assert_same_update(ours, spec, *samples)
 
 
+def test_in_place_on_the_samples_is_no_program():
+    for first in (nn.Identity(), nn.Flatten(), nn.Sequential()):
+        critic = nn.Sequential(first, nn.Sequential(nn.ReLU(inplace=True)), nn.Linear(7, 1))
+        assert "works in place on the samples" in wk.CriticStep(critic, None).plan
+    critic = nn.Sequential(nn.Linear(7, 7), nn.ReLU(inplace=True), nn.Linear(7, 1))
+    assert "works in place" not in wk.CriticStep(critic, None).plan
+
+
 def add(h, y):
     h += y
     return h

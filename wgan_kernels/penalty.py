@@ -4,6 +4,7 @@ import torch
 
 from . import _checks
 from ._heap import keep_freed_memory
+from .one_pass import input_gradient as by_program
 from .ops.interpolate import interpolate
 from .ops.norm_penalty import gradient_norm_penalty
 from .second_order import second_order
@@ -18,7 +19,9 @@ def gradient_penalty(critic, real, fake, *, eps=None, target=1.0, one_sided=Fals
 
     Unweighted: give it to ``critic_loss(real_scores, fake_scores, penalty, weight=10.0)``. An ordinary ``.backward()``
     of the result reaches the critic's parameters; real and fake are detached. Under ``torch.no_grad()`` it is
-    evaluated without a graph.
+    evaluated without a graph. On a CPU a piecewise linear or normalised ``nn.Sequential`` of torch's own layers is run
+    as one node of the graph, for images in channels-last memory where that pays; any other critic is called, once,
+    within ``second_order()``. Derivatives beyond the second are by its calls in either case.
 
     Args:
         critic: any callable from a tensor [B, …] to a tensor of scores of any shape. A layer that couples the samples
@@ -126,6 +129,12 @@ def input_gradient(critic, x):
     _checks.unsharded("critic", critic)
     if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
         raise RuntimeError("inference mode is on, in which there are no gradients: leave it, or use torch.no_grad()")
+    gradient = by_program(critic, x.detach(), _by_calls)
+    return _by_calls(critic, x) if gradient is None else gradient
+
+
+def _by_calls(critic, x):
+    """The same by the critic's own calls."""
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x.detach().requires_grad_()

@@ -84,8 +84,11 @@ def _serves(args, kwargs):
             recorded |= value.requires_grad
         elif isinstance(value, torch.Tensor):
             return False
-    if not recorded:
-        return False
+    return recorded and is_recorded_plainly()
+
+
+def is_recorded_plainly():
+    """Whether nobody but plain autograd follows what is called."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return False
     # torch.utils.checkpoint computes again outside of this mode and expects to save the same tensors

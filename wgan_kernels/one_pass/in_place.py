@@ -48,6 +48,18 @@ def check(critic, graph):
             _check_alone(critic, node)
 
 
+def check_first(layers):
+    """
+    Raises:
+        Refused: where the first of some layers in a row, [(name, Module)], changes the samples.
+    """
+    for name, layer in layers:
+        if getattr(layer, "inplace", False):
+            raise Refused(f"{name}: works in place on the samples")
+        if not isinstance(layer, _VIEWING):
+            return
+
+
 def is_in_place(critic, node):
     if node.op == "call_module":
         return bool(getattr(critic.get_submodule(node.target), "inplace", False))

@@ -16,7 +16,6 @@ itself may be, too, where no parameter is behind. δ and t have the memory forma
 import torch
 
 from .. import _layout
-from ..second_order import second_order
 from .program import Refused
 
 
@@ -27,12 +26,14 @@ class Node:
     bare: it has no parameters, and its pullback takes δ of the interpolated rows alone, too.
     gives, pulls: whether y and J t, or Jᵀδ, are tensors that it does not keep, and nobody else has; ``None``: they are
     views of what it was given.
+    bends: it is not linear.
     over_x, over_delta: whether x and t, or δ, are its own to write over, as the program says.
+    bent_behind: whether something bends behind it, likewise.
     """
 
-    curved = bare = False
+    curved = bare = bends = False
     gives = pulls = False
-    over_x = over_delta = False
+    over_x = over_delta = bent_behind = False
     module = None
 
     def __init__(self, name, what):
@@ -58,7 +59,7 @@ class Layer(Node):
     """
 
     gives = pulls = True
-    saved = ("x", "given", "weight", "delta", "t", "r", "bent")
+    saved = ("x", "given", "weight", "delta", "t", "r", "bent", "grad")
 
     def __init__(self, name, module, maps, how):
         super().__init__(name, type(module).__name__)
@@ -83,7 +84,11 @@ class Layer(Node):
 
     def pushforward(self, t):
         self.t = self._rounded(t)
-        return self.maps.forward(self.t, self.weight, None, self.how)
+        pushed = self.maps.forward(self.t, self.weight, None, self.how)
+        if not self.split:  # nothing but t meets δ, which need not be kept
+            self.grad = self._weight_gradient(self.t)
+            self.delta = self.t = None
+        return pushed
 
     def curvature(self, r, wanted):
         self.r, x = r, self.x[self.split :]
@@ -95,16 +100,22 @@ class Layer(Node):
         (weight, bias), split = self.given, self.split
         received = []
         if weight.requires_grad:
-            self.x[split:] = self.t  # the last that anyone wants of these rows
-            grad = self.maps.weight_gradient(self.x, self.delta, self.weight, self.how)
-            grad = grad if self.bent is None else grad + self.bent
+            if split:
+                self.x[split:] = self.t  # the last that anyone wants of these rows
+                self.grad = self._weight_gradient(self.x)
+            grad = self.grad if self.bent is None else self.grad + self.bent
             received.append((weight, _layout.alike(weight, _of(weight.dtype, grad))[1]))
-        if bias is not None and bias.requires_grad:
-            grad = self.maps.bias_gradient(self.delta[:split], self.how)
+        if bias is not None and bias.requires_grad and (split or self.bent_behind):  # else autograd has no way to it
+            grad = self.maps.bias_gradient(self.delta[:split], self.how) if split else torch.zeros_like(bias)
             if self.r is not None:
                 grad = grad + self.maps.bias_gradient(self.r, self.how)
             received.append((bias, _of(bias.dtype, grad)))
         return received
+
+    def _weight_gradient(self, x):
+        if not self.given[0].requires_grad:
+            return None
+        return self.maps.weight_gradient(x, self.delta, self.weight, self.how)
 
     def _rounded(self, tensor):
         """As autocast has the operands of a product, where it is on."""
@@ -118,7 +129,7 @@ class Piecewise(Node):
     64 images of S3 takes 0.1 ms so, and up to 1.2 into memory of its own (AMD EPYC, two cores).
     """
 
-    bare = True
+    bare = bends = True
     saved = ("y",)
 
     def __init__(self, name, what, maps):
@@ -226,56 +237,6 @@ class Join(Node):
 
     def curvature(self, r, wanted):
         return [_of(dtype, r) if wanted and r is not None else None for dtype in self.dtypes]
-
-
-class Island(Node):
-    """Any other operation on samples, differentiated by autograd and the rules, by itself alone."""
-
-    saved = ("x", "y", "x_hat", "y_hat", "delta_hat", "pulled_hat", "bent", "sums", "params")
-
-    def __init__(self, name, what, call, module=None, curved=True):
-        super().__init__(name, what)
-        self.call, self.module, self.curved = call, module, curved
-        self.forget()
-
-    def forward(self, split, x):
-        self.split = split
-        self.params = [] if self.module is None else [p for p in self.module.parameters() if p.requires_grad]
-        with torch.enable_grad(), second_order():
-            self.x, self.x_hat = x[:split].detach().requires_grad_(), x[split:].detach().requires_grad_()
-            self.y, self.y_hat = self.call(self.x), self.call(self.x_hat)
-        return torch.cat([self.y.detach(), self.y_hat.detach()])
-
-    def pullback(self, delta, rows):
-        split = self.split
-        pulled, *self.sums = torch.autograd.grad(self.y, [self.x, *self.params], delta[:split])
-        self.delta_hat = delta[split:].detach().requires_grad_()
-        with torch.enable_grad():
-            (self.pulled_hat,) = torch.autograd.grad(self.y_hat, self.x_hat, self.delta_hat, create_graph=True)
-        hat = self.pulled_hat.detach()
-        return [torch.cat([pulled, hat]) if rows is None else hat]
-
-    def pushforward(self, t):
-        wanted = [self.delta_hat, self.x_hat, *self.params]
-        pushed, self.bent, *grads = torch.autograd.grad(
-            self.pulled_hat, wanted, t, retain_graph=True, allow_unused=True
-        )
-        self._add(grads)
-        return torch.zeros_like(self.delta_hat) if pushed is None else pushed
-
-    def curvature(self, r, wanted):
-        bent = self.bent
-        if r is not None:
-            pulled, *grads = torch.autograd.grad(self.y_hat, [self.x_hat, *self.params], r)
-            self._add(grads)
-            bent = pulled if bent is None else pulled + bent
-        return [bent if wanted else None]
-
-    def gradients(self):
-        return list(zip(self.params, self.sums, strict=True))
-
-    def _add(self, grads):
-        self.sums = [s if g is None else s + g for s, g in zip(self.sums, grads, strict=True)]
 
 
 def _of(dtype, tensor):

@@ -15,7 +15,7 @@ class Norm(Node):
     One row a sample, and in channels-last memory, it stays there: with the weights in the order of the pixels.
     """
 
-    curved = gives = pulls = True
+    curved = bends = gives = pulls = True
     saved = ("x", "delta", "stats", "wide", "bent", "sums")
 
     def __init__(self, name, module):
@@ -27,7 +27,7 @@ class Norm(Node):
         """In the weights' precision, y in that of autocast."""
         if isinstance(self.module, nn.RMSNorm) and self.module.eps is None and x.dtype.itemsize < 4:
             raise Refused(f"{self.name} (RMSNorm): its eps depends on PyTorch's version in this precision; give it one")
-        self.how = how = _rows(self.module, x)
+        self.split, self.how = split, (how := _rows(self.module, x))
         weight, bias = self._weights()
         dtypes = {w.dtype for w in (weight, bias) if w is not None} or {x.dtype}
         (dtype, *others) = dtypes
@@ -68,8 +68,14 @@ class Norm(Node):
         return [self._images(self.bent).to(self.given) if wanted else None]
 
     def gradients(self):
-        given = zip(self._weights(), self.sums, strict=True)
-        return [(w, self._gathered(total, w)) for w, total in given if w is not None and w.requires_grad]
+        weight, bias = self._weights()
+        received = []
+        if weight is not None and weight.requires_grad:
+            received.append((weight, self._gathered(self.sums[0], weight)))
+        has_way = self.split or self.bent_behind or self.how.bends_bias  # that autograd would have
+        if bias is not None and bias.requires_grad and has_way:
+            received.append((bias, self._gathered(self.sums[1], bias)))
+        return received
 
     def _rows(self, x):
         """x as the kernels have it: the elements of a row behind each other."""

@@ -20,7 +20,7 @@ class Program:
         self.bare = [True]
         for node, reads in steps:
             self.bare.append(node.bare and all(self.bare[i] for i in reads))
-        self._write_over()
+        self._tell()
 
     def __str__(self):
         rows = [("value", "operation", "of", "reads", "sweeps")]
@@ -34,8 +34,8 @@ class Program:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
         )
 
-    def _write_over(self):
-        """Tells nodes which values, tangents and δ they alone have."""
+    def _tell(self):
+        """Tells nodes which values, tangents and δ they alone have, and whether all behind them is linear."""
         readers = [0] * (len(self.steps) + 1)
         for _, reads in self.steps:
             for i in reads:
@@ -44,18 +44,18 @@ class Program:
         for node, reads in self.steps:
             node.over_x = alone[reads[0]]
             alone.append(readers[len(alone)] == 1 and (alone[reads[0]] if node.gives is None else node.gives))
-        alone = [False] * len(readers)  # its δ
+        alone, bent = [False] * len(readers), [False] * len(readers)  # its δ; whether what reads it is not linear
         for i, (node, reads) in reversed(list(enumerate(self.steps, 1))):
-            node.over_delta = alone[i]
+            node.over_delta, node.bent_behind = alone[i], bent[i]
             for source in reads:
+                bent[source] |= bent[i] or node.bends
                 alone[source] = readers[source] == 1 and (alone[i] if node.pulls is None else node.pulls)
 
-    @torch.no_grad()
     def run(self, x, split, seed, tangent):
         """Scores, and the gradients of Σ seed·score over rows before ``split`` plus a penalty of those from there on.
 
         Args:
-            x: [N, …], real and fake samples, then the interpolated ones; overwritten.
+            x: [N, …], real and fake samples, then the interpolated ones; overwritten, if there are any of the former.
             split: where the latter begin.
             seed: (scores) → what each score is weighted with; 1 from ``split`` on.
             tangent: (gradient at the interpolated samples) → the penalty's derivative with respect to it.
@@ -67,19 +67,36 @@ class Program:
             Refused: for what only shapes can tell.
         """
         try:
-            scores = self._forward(x, split)
-            gradient = self._pullback(seed(scores), split)
-            self._pushforward(torch.empty_like(x[split:]).copy_(tangent(gradient)))
-            if self.is_curved:
-                self._curvature()
-            gradients = {}
-            for node, _ in self.steps:
-                for param, grad in node.gradients():
-                    gradients[param] = grad if param not in gradients else gradients[param] + grad
+            scores, gradient = self.begin(x, split, seed)
+            return scores, self.finish(tangent(gradient))
         finally:
-            for node, _ in self.steps:
-                node.forget()
-        return scores, gradients
+            self.forget()
+
+    @torch.no_grad()
+    def begin(self, x, split, seed):
+        """The first two sweeps: (scores, the gradient at the interpolated samples)."""
+        self.x_hat = x[split:]
+        scores = self._forward(x, split)
+        return scores, self._pullback(seed(scores), split)
+
+    @torch.no_grad()
+    def finish(self, tangent):
+        """The other sweeps: {parameter: gradient}."""
+        in_memory = tangent.stride() == self.x_hat.stride()
+        self._pushforward(tangent if in_memory else torch.empty_like(self.x_hat).copy_(tangent))
+        if self.is_curved:
+            self._curvature()
+        gradients = {}
+        for node, _ in self.steps:
+            for param, grad in node.gradients():
+                gradients[param] = grad if param not in gradients else gradients[param] + grad
+        return gradients
+
+    def forget(self):
+        """Lets go of what the sweeps have saved."""
+        self.x_hat = None
+        for node, _ in self.steps:
+            node.forget()
 
     def _forward(self, x, split):
         values = [x]

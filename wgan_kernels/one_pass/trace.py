@@ -8,7 +8,8 @@ from torch import fx, nn
 
 from ..rules import activation, conv, linear
 from . import in_place
-from .nodes import Island, Join, Layer, Linear, Piecewise, Reshape
+from .island import Island
+from .nodes import Join, Layer, Linear, Piecewise, Reshape
 from .norm import Norm
 from .program import Program, Refused
 
@@ -69,6 +70,13 @@ def trace(critic):
     for name, param in critic.named_parameters():
         if param._backward_hooks or param._post_accumulate_grad_hooks:
             raise Refused(f"{name} has hooks, which a program would not call")
+    steps = _steps_of_chain(critic) if is_chain(critic) else _steps_by_fx(critic)
+    if not steps:
+        raise Refused("it has no operation")
+    return Program(steps)
+
+
+def _steps_by_fx(critic):
     tracer = in_place.Tracer()
     if tracer.is_leaf_module(critic, ""):
         critic = nn.Sequential(critic)
@@ -104,9 +112,31 @@ def trace(critic):
             made, sources = _node(critic, node)
             steps.append((made, [values[source] for source in sources]))
             values[node] = len(steps)
-    if not steps:
-        raise Refused("it has no operation")
-    return Program(steps)
+    return steps
+
+
+def is_chain(critic):
+    """Whether it is a Sequential of torch's layers and of other such Sequentials, with nobody else's Python in it."""
+    return type(critic) is nn.Sequential and all(
+        type(part) is nn.Sequential or (type(part).__module__.startswith("torch.nn.") and not part._modules)
+        for part in critic.modules()
+    )
+
+
+def _steps_of_chain(critic):
+    """Not by fx, which calls through every module of the process while it traces, other threads' too."""
+    layers = list(_layers(critic))
+    in_place.check_first(layers)
+    return [(_module(*layer), [i]) for i, layer in enumerate(layers)]
+
+
+def _layers(critic, above=""):
+    """[(name, layer)] of a chain."""
+    for name, module in critic._modules.items():
+        if type(module) is nn.Sequential:
+            yield from _layers(module, f"{above}{name}.")
+        else:
+            yield above + name, module
 
 
 def _check(name, module):

@@ -150,6 +150,8 @@ class Run:
 
         if self.json is not None:
             check_writable("--json", Path(self.json) if self.json else records.RESULTS / "record.json")
+        if self.json and Path(self.json).suffix != ".json":
+            raise ValueError(f"--json {self.json}: the name has to end in .json; a CASE goes before the flags")
         if self.plot is not None:
             if self.plot.suffix.lower() not in PICTURES:
                 raise ValueError(f"--plot {self.plot}: the name has to end in one of {' '.join(PICTURES)}")
@@ -247,6 +249,12 @@ def main(argv):
     except (LookupError, ValueError) as error:
         print(f"error: {error.args[0]}", file=sys.stderr)
         return USAGE
+    except OSError as error:  # no such file, no room, no permission
+        print(f"error: {error}; what was written before is kept", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:  # before the first case, or after the last
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

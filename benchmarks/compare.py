@@ -4,6 +4,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from .records import packages_of_peers
+
 MARGIN = 0.05  # nobody acts on less
 STYLES = {"faster": "green", "slower": "red", "same": "", "unclear": "yellow"}
 
@@ -28,16 +30,28 @@ def refuse_apples_and_pears(a, b):
     for key in ("device", "threads", "dtype"):
         if a["machine"][key] != b["machine"][key]:
             raise ValueError(f"not comparable: {key} is {a['machine'][key]!r} in A and {b['machine'][key]!r} in B")
+    modes = {result["case"]: result.get("mode") for result in a["results"] if result["rows"]}
+    for result in b["results"]:
+        before, after = modes.get(result["case"]), result.get("mode")
+        if before and after and before != after:
+            raise ValueError(f"not comparable: {result['case']} was timed by {before!r} in A and by {after!r} in B")
 
 
 def warnings(a, b):
     """What differs and may explain a difference, or weakens it."""
-    for key in ("torch", "triton", "python", "compiler"):
-        if a["machine"][key] != b["machine"][key]:
-            yield f"{key} is {a['machine'][key]} in A and {b['machine'][key]} in B"
+    for key in ("system", "cores", "cpu_capability", "cache_bytes", "torch", "triton", "cuda", "python", "compiler"):
+        before, after = (record["machine"].get(key) for record in (a, b))
+        if before != after:
+            yield f"{key} is {before} in A and {after} in B"
+    peers = [", ".join(packages_of_peers(record)) for record in (a, b)]
+    if all(peers) and peers[0] != peers[1]:
+        yield f"packages of the peers: {peers[0]} in A and {peers[1]} in B"
     for name, record in (("A", a), ("B", b)):
         if not record["complete"]:
             yield f"{name} was interrupted"
+        for result in record["results"]:
+            for fault in result["faults"]:
+                yield f"{result['case']} was not timed in {name}: {fault['contender']} was wrong, {fault['fault']}"
 
 
 def rows(record):

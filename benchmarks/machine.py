@@ -36,12 +36,17 @@ def installed(package):
         return None
 
 
-def cpu_name():
+def cpu_lines():
+    """What Linux says of its processors."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        return Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+
+
+def cpu_name():
+    names = (line.partition(":")[2].strip() for line in cpu_lines() if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
 def cores():
@@ -60,6 +65,19 @@ def commit():
     head = line_of("git", "rev-parse", "--short=12", "HEAD")
     changed = line_of("git", "status", "--porcelain", "--untracked-files=no")
     return head and head + ("+changes" if changed else "")
+
+
+def clock_mhz(device):
+    """What the device runs at now, idle or not, or None where the system does not tell."""
+    if device.type == "cuda":
+        query = "--query-gpu=clocks.sm", "--format=csv,noheader,nounits"
+        found = line_of("nvidia-smi", f"--id=GPU-{torch.cuda.get_device_properties(device).uuid}", *query)
+    else:
+        found = next((line.partition(":")[2] for line in cpu_lines() if line.startswith("cpu MHz")), None)
+    try:
+        return float(found)
+    except (TypeError, ValueError):
+        return None
 
 
 def load_average():
@@ -87,6 +105,7 @@ def describe(settings):
         "kind": device.type,
         "capability": ".".join(map(str, torch.cuda.get_device_capability(device))) if cuda else None,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "clock_mhz": clock_mhz(device),
         "cores": cores(),
         "threads": settings.threads,
         "cache_bytes": cache_bytes(device),

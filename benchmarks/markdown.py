@@ -172,8 +172,10 @@ def sources_table(sources):
         load = machine["load_average"][0] if machine["load_average"] else None
         noise = [result["preempted_per_s"] for result in record["results"] if result["rows"]]
         quiet = f"load {load:.1f}, preempted {max(noise, default=0):.0f} times a second at most" if load else ""
+        clock = f"{machine['clock_mhz']:.0f} MHz" if machine.get("clock_mhz") else ""
         when = f"{machine['date'][:10]}, {machine['commit']}"
-        rows.append([f"`{record['command']}`{complete}", name, when, what, roofs_of(record), quiet])
+        how = ", ".join(filter(None, [clock, quiet]))
+        rows.append([f"`{record['command']}`{complete}", name, when, what, roofs_of(record), how])
     return table(["command", "record", "date, commit", "versions", "copy and matrix product", "how quiet"], rows)
 
 

@@ -24,7 +24,11 @@ def packages_of_peers(record):
 
 
 def write(record, path):
-    """Replace the file ``path``, where there is one to write."""
+    """Replace the file ``path``, where there is one to write.
+
+    Raises:
+        OSError: it cannot be written; the file from before stays.
+    """
     if path is None:
         return
     path = Path(path)

@@ -60,6 +60,9 @@ def run(cases, settings, command, json=None, pythons=()):
         record["complete"] = True
     except KeyboardInterrupt:
         pass
-    record["machine"]["load_average_after"] = machine.load_average()
+    record["machine"] |= {
+        "load_average_after": machine.load_average(),
+        "clock_mhz_after": machine.clock_mhz(settings.device),
+    }
     records.write(record, path)
     return record, path

@@ -124,8 +124,9 @@ def heading(record):
         f"{where.replace('_', ' ')} {rate['gflop_per_s']['median']:.3g}" for where, rate in record["matmul"].items()
     )
     peers = packages_of_peers(record)
+    clock = f" at {machine['clock_mhz']:.0f} MHz" if machine.get("clock_mhz") else ""
     lines = [
-        f"{machine['device']} · {machine['cores']} cores, {machine['threads']} threads · {machine['dtype']}",
+        f"{machine['device']}{clock} · {machine['cores']} cores, {machine['threads']} threads · {machine['dtype']}",
         f"{', '.join(software)} · {machine['compiler'] or 'no C++ compiler'}",
         *([f"peers: {', '.join(peers)}"] if peers else []),
         f"commit {machine['commit'] or 'unknown'} · {machine['date']} · {record['rounds']} rounds",

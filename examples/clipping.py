@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from experiment import CRITIC, EXACT, Options, panels, progress, save, train_critic
+from experiment import CRITIC, EXACT, Options, panels, save, train_critic
 from plane import relu_network, surface, values
+from script import main, progress
 from torch import nn
-from turns import main
 
 import wgan_kernels as wk
 from wgan_kernels.training.data import Toy, load

@@ -1,12 +1,12 @@
 """What the documents' experiments on MNIST share: flags, training that is measured on its way, pictures of digits."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from experiment import check_flags
+from script import check_flags
 from torch.optim.swa_utils import update_bn
 
 from wgan_kernels.training import report
@@ -118,6 +118,23 @@ def sheet(axes, images: torch.Tensor, columns: int, title: str) -> None:
     axes.imshow(report.grid(images.cpu(), columns, 1), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set(title=title, xticks=[], yticks=[])
     axes.set_frame_on(False)
+
+
+def compare_fid(axes, rows: Mapping[str, Sequence[dict]], colours: Mapping[str, str], over: str) -> None:
+    """Draws the classifier-FID of several ways of training.
+
+    Args:
+        rows: way → its figures at each point.
+        colours: of each way.
+        over: "iteration", or "seconds" of training.
+    """
+    for way, of in rows.items():
+        axes.plot(series(of, over), series(of, "fid"), "o-", color=colours[way], label=way)
+    logarithmic(axes)
+    axes.set(title="classifier-FID", xlabel="seconds of training" if over == "seconds" else over)
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
 
 
 def logarithmic(axes) -> None:

@@ -25,13 +25,12 @@ from experiment import (
     jensen_shannon,
     network,
     panels,
-    progress,
     save,
     train_critic,
     train_discriminator,
 )
+from script import main, progress
 from torch.nn.functional import logsigmoid
-from turns import main
 
 from wgan_kernels.training.errors import UsageError
 

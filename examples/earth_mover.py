@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from experiment import CRITIC, EXACT, MODEL, REAL, Options, network, panels, progress, save, train_critic
-from turns import main
+from experiment import CRITIC, EXACT, MODEL, REAL, Options, network, panels, save, train_critic
+from script import main, progress
 
 from wgan_kernels.training._optional import MissingPackage
 

@@ -21,9 +21,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in examples/train_mnist.py
 
 import torch
-from digits import ALL, all_digits, logarithmic, noise, series, sheet
-from experiment import check_flags, panels, progress, save
-from turns import main
+from digits import ALL, all_digits, compare_fid, noise, sheet
+from experiment import panels, save
+from script import check_flags, main, progress
 
 import wgan_kernels as wk
 from wgan_kernels.training.config import Config as Settings
@@ -166,14 +166,7 @@ def picture(rows: dict[str, list[dict]], grids: dict[str, torch.Tensor]):
         last = rows[way][-1]
         sheet(place, grid, SIDE, f"{way}: FID {last['fid']:.2f} after {last['iteration']} iterations")
         place.title.set_fontsize("medium")
-    place = axes[0, -1]
-    for way, (_, _, colour) in WAYS.items():
-        place.plot(series(rows[way], "seconds"), series(rows[way], "fid"), "o-", color=colour, label=way)
-    logarithmic(place)
-    place.set(title="classifier-FID", xlabel="seconds of training")
-    place.set_xlim(left=0)
-    place.grid(alpha=0.3)
-    place.legend(fontsize="small")
+    compare_fid(axes[0, -1], rows, {way: colour for way, (_, _, colour) in WAYS.items()}, "seconds")
     return drawn
 
 

@@ -5,12 +5,12 @@ import math
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
 import torch
+from script import check_flags
 from torch import nn
 from torch.nn.functional import softplus
 from turns import perceptron
@@ -55,16 +55,6 @@ class Options:
             raise UsageError(f"--lr {self.lr}: expected a number between 0 and 1")
         if not 0 < self.weight < float("inf"):
             raise UsageError(f"--weight {self.weight}: expected a number above 0")
-
-
-def check_flags(options, least: Mapping[str, int]) -> None:
-    """Raises UsageError where a whole number is less than its ``least``, or no figure can be written to ``out``."""
-    for name, bound in least.items():
-        if getattr(options, name) < bound:
-            flag = name.replace("_", "-")
-            raise UsageError(f"--{flag} {getattr(options, name)}: expected a whole number of at least {bound}")
-    if options.out.suffix != ".png" or not options.out.parent.is_dir():
-        raise UsageError(f"--out {options.out}: expected a .png file in a folder that is there")
 
 
 def network(inputs: int, width: int) -> nn.Sequential:
@@ -119,21 +109,6 @@ def steepest(critic: nn.Module, points: torch.Tensor) -> float:
     """max ‖∇f‖ at points [B, d]."""
     points = points.detach().requires_grad_()
     return torch.autograd.grad(critic(points).sum(), points)[0].norm(dim=1).max().item()
-
-
-@contextmanager
-def progress(total: int) -> Iterator[Callable[[str], None]]:
-    """A progress bar; the block calls its value ``total`` times, with what is going on."""
-    rich = optional("rich.progress", "the progress bar")
-    columns = (
-        rich.TextColumn("{task.completed}/{task.total}"),
-        rich.BarColumn(bar_width=24),
-        rich.TimeRemainingColumn(),
-        rich.TextColumn("{task.description}"),
-    )
-    with rich.Progress(*columns) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda label: bar.update(task, advance=1, description=label)
 
 
 def panels(rows: int, columns: int):

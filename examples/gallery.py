@@ -92,12 +92,15 @@ def gallery(only: tuple[Name, ...] = get_args(Name), page: Path = EXAMPLES.paren
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0 done, 2 an experiment failed, or a file is missing."""
+    """Returns the exit status: 0 done, 2 an experiment failed, or a file is missing, 130 stopped."""
     try:
         optional("tyro", "the command line").cli(gallery, args=arguments)
     except (UsageError, MissingPackage) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; what the gallery says of the experiments before stays", file=sys.stderr)
+        return 130
     return 0
 
 

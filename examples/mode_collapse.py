@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from experiment import CRITIC, EXACT, JS, MODEL, Options, discriminator_update, panels, progress, save
+from experiment import CRITIC, EXACT, JS, MODEL, Options, discriminator_update, panels, save
 from plane import relu_network, surface, values
+from script import main, progress
 from torch.nn.functional import logsigmoid
-from turns import main
 
 import wgan_kernels as wk
 from wgan_kernels.training import atomic

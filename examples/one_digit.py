@@ -18,8 +18,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in examples/train_mnis
 
 import torch
 from digits import Options, all_digits, even_steps, followed, logarithmic, noise, sampled, series, sheet, trainer
-from experiment import EXACT, panels, progress, save
-from turns import main
+from experiment import EXACT, panels, save
+from script import main, progress
 
 from wgan_kernels.training import presets, report
 from wgan_kernels.training._optional import optional

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from script import check_flags, main
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
-from turns import main
 
 import wgan_kernels as wk
 from wgan_kernels.training._optional import optional
-from wgan_kernels.training.errors import UsageError
 
 WAYS = {"PyTorch": wk.reference, "wgan_kernels": wk}
 PHASES = ("forward", "gradient at x̂", "of the penalty, to the parameters")
@@ -54,12 +53,7 @@ class Options:
 
     def check(self) -> None:
         """Raises UsageError on a value out of range."""
-        for name in ("batch_size", "rounds", "threads"):
-            if getattr(self, name) < 1:
-                flag = name.replace("_", "-")
-                raise UsageError(f"--{flag} {getattr(self, name)}: expected a whole number of at least 1")
-        if self.out.suffix != ".png" or not self.out.parent.is_dir():
-            raise UsageError(f"--out {self.out}: expected a .png file in a folder that is there")
+        check_flags(self, {"batch_size": 1, "rounds": 1, "threads": 1})
 
 
 class Bar(NamedTuple):

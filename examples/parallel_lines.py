@@ -26,15 +26,14 @@ from experiment import (
     jensen_shannon,
     network,
     panels,
-    progress,
     save,
     steepest,
     train_critic,
     train_discriminator,
 )
+from script import main, progress
 from torch import nn
 from torch.nn.functional import logsigmoid
-from turns import main
 
 import wgan_kernels as wk
 from wgan_kernels.training.errors import UsageError

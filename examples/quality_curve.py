@@ -18,10 +18,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in examples/train_mnis
 
 import torch
 from digits import ALL, Options, all_digits, even_steps, followed, logarithmic, noise, series, sheet, trainer
-from experiment import EXACT, check_flags, discriminator_update, panels, progress, save
+from experiment import EXACT, discriminator_update, panels, save
+from script import check_flags, main, progress
 from torch import nn
 from torch.nn.functional import softplus
-from turns import main
 
 import wgan_kernels as wk
 from wgan_kernels.training import presets

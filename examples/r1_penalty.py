@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from script import main
 from torch import nn
 from torch.nn.functional import softplus
-from turns import Options, compared, figure, main, perceptron, train
+from turns import Options, compared, figure, perceptron, train
 
 from wgan_kernels.training.errors import UsageError
 

@@ -20,6 +20,9 @@ from wgan_kernels.training._optional import MissingPackage, optional
 from wgan_kernels.training.errors import UsageError
 from wgan_kernels.training.limits import check_seed
 
+# The largest grid is 33 million pixels, of digits; the longest of the largest walks holds 1.5 GB.
+RANGES = {"grid": (0, 100), "strips": (0, 100), "steps": (2, 100), "walk": (0, 30), "frames": (2, 500)}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -51,9 +54,11 @@ class Options:
         """Raises UsageError on a value out of range."""
         if (self.run is None) == (self.weights is None):
             raise UsageError("name either --run, the folder of a training run, or --weights, a generator.safetensors")
-        for name, least in {"grid": 0, "strips": 0, "walk": 0, "steps": 2, "frames": 2}.items():
-            if not least <= getattr(self, name) <= 1000:
-                raise UsageError(f"--{name} {getattr(self, name)}: expected a whole number from {least} to 1000")
+        for name, (least, most) in RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise UsageError(f"--{name} {getattr(self, name)}: expected a whole number from {least} to {most}")
+        if not (self.grid or self.strips or self.walk):
+            raise UsageError("--grid 0 --strips 0 --walk 0: nothing is left to draw; leave one of them out")
         check_seed(self.seed)
 
 

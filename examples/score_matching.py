@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from script import main
 from torch import nn
-from turns import Options, compared, figure, main, perceptron, train
+from turns import Options, compared, figure, perceptron, train
 
 import wgan_kernels as wk
 

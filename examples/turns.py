@@ -5,7 +5,6 @@ same data and the same machine, their times can be compared.
 """
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from script import check_flags, progress
 from torch import nn
 
 import wgan_kernels as wk
-from wgan_kernels.training._optional import MissingPackage, optional
+from wgan_kernels.training._optional import optional
 from wgan_kernels.training.errors import UsageError
 
 WAYS = {"wgan_kernels": wk, "PyTorch": wk.reference}
@@ -45,14 +45,9 @@ class Options:
 
     def check(self) -> None:
         """Raises UsageError on a value out of range."""
-        for name, least in {"steps": WARM + 4, "batch_size": 2, "width": 1, "threads": 1}.items():
-            if getattr(self, name) < least:
-                flag = name.replace("_", "-")
-                raise UsageError(f"--{flag} {getattr(self, name)}: expected a whole number of at least {least}")
+        check_flags(self, {"steps": WARM + 4, "batch_size": 2, "width": 1, "threads": 1})
         if not 0 < self.lr < 1:
             raise UsageError(f"--lr {self.lr}: expected a number between 0 and 1")
-        if self.out.suffix != ".png" or not self.out.parent.is_dir():
-            raise UsageError(f"--out {self.out}: expected a .png file in a folder that is there")
 
 
 def perceptron(*widths: int, activation: Callable[[], nn.Module]) -> nn.Sequential:
@@ -71,23 +66,15 @@ def train(update: Callable[[ModuleType], float], steps: int, label: str) -> tupl
     Returns:
         The figures, and for each way the seconds of its updates.
     """
-    rich = optional("rich.progress", "the progress bar")
-    columns = (
-        rich.TextColumn("{task.completed}/{task.total}"),
-        rich.BarColumn(bar_width=24),
-        rich.TimeRemainingColumn(),
-        rich.TextColumn("{task.description}"),
-    )
     figures, seconds, ways = [], {way: [] for way in WAYS}, list(WAYS)
-    with rich.Progress(*columns) as bar:
-        task = bar.add_task("", total=steps)
+    with progress(steps) as advance:
         for index in range(steps):
             way = ways[index % 2]
             started = time.perf_counter()
             figures.append(update(WAYS[way]))
             if index >= WARM:
                 seconds[way].append(time.perf_counter() - started)
-            bar.update(task, advance=1, description=f"{label} {figures[-1]:.3f}")
+            advance(f"{label} {figures[-1]:.3f}")
     return figures, seconds
 
 
@@ -110,17 +97,3 @@ def figure(columns: int):
     pyplot = optional("matplotlib.pyplot", "writing the figure")
     drawn, axes = pyplot.subplots(1, columns, figsize=(4.6 * columns, 4.6), constrained_layout=True)
     return pyplot, drawn, axes
-
-
-def main(options: type, run: Callable, description: str, arguments: Sequence[str] | None = None) -> int:
-    """``run`` with the options of the command line. Returns the exit status: 0 done, 2 wrong arguments."""
-    try:
-        tyro = optional("tyro", "the command line")
-        asked = tyro.cli(options, args=arguments, description=description)
-        asked.check()
-        torch.set_num_threads(asked.threads)
-        run(asked)
-    except (UsageError, MissingPackage) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0

@@ -18,9 +18,9 @@ from typing import Literal
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in examples/train_mnist.py
 
 import torch
-from digits import ALL, Options, all_digits, even_steps, followed, logarithmic, noise, sampled, series, sheet, trainer
-from experiment import panels, progress, save
-from turns import main
+from digits import ALL, Options, all_digits, compare_fid, even_steps, followed, noise, sampled, sheet, trainer
+from experiment import panels, save
+from script import main, progress
 
 from wgan_kernels.training import presets
 from wgan_kernels.training.data import Images
@@ -116,15 +116,9 @@ def picture(rows: dict[str, list[dict]], grids: dict[str, list[torch.Tensor]]):
             row = rows[method][index]
             title = f"{method}, iteration {row['iteration']}: FID {row['fid']:.1f}"
             sheet(axes[line, column], grids[method][index], SIDE, title)
-    for over, place in (("iteration", axes[0, -1]), ("seconds", axes[1, -1])):
-        for method, (_, colour) in METHODS.items():
-            of = rows[method]
-            place.plot(series(of, over), series(of, "fid"), "o-", color=colour, label=method)
-        logarithmic(place)
-        place.set(title="classifier-FID", xlabel="iteration" if over == "iteration" else "seconds of training")
-        place.set_xlim(left=0)
-        place.grid(alpha=0.3)
-        place.legend(fontsize="small")
+    colours = {method: colour for method, (_, colour) in METHODS.items()}
+    for place, over in zip(axes[:, -1], ("iteration", "seconds"), strict=True):
+        compare_fid(place, rows, colours, over)
     return drawn
 
 

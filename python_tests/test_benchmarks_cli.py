@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,6 +50,8 @@ def test_run_writes_a_whole_record(cli, capsys, tmp_path):
     assert {"device", "cores", "torch", "triton", "python", "compiler", "commit", "date", "load_average"} <= set(
         machine
     )
+    for clock in (machine["clock_mhz"], machine["clock_mhz_after"]):
+        assert clock is None or 100 < clock < 10_000
     assert set(record["copy"]) == set(record["matmul"]) == {"in_cache", "out_of_cache"}
     clip, wasserstein = record["results"]
     assert (clip["case"], wasserstein["case"]) == ("clip/10x64", "wasserstein/64x1")
@@ -172,6 +175,7 @@ def test_ctrl_c_keeps_what_was_done(tmp_path):
         (["run", "clip", "--threads", "99999999999999999999"], "at most 1024"),
         (["run", "clip/10x64", "--json", str(ROOT / "docs")], "docs: is a folder; name a file in it"),
         (["run", "clip/10x64", "--json", str(ROOT / "README.md" / "a.json")], "README.md is a file, not a folder"),
+        (["run", "--json", "clip"], "--json clip: the name has to end in .json; a CASE goes before the flags"),
         (["run", "clip/10x64", "--plot", "a.foo"], "--plot a.foo: the name has to end in one of .png"),
         (["run", "clip/10x64", "--plot", "a"], "--plot a: the name has to end in one of .png"),
         (["run", "clip/10x64", "--plot", ""], "--plot .: the name has to end in one of .png"),
@@ -185,6 +189,34 @@ def test_a_mistake_is_one_line(cli, capsys, monkeypatch, words, said):
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     assert captured.err.startswith("error: ") and said in captured.err
+
+
+def test_a_disk_that_fills_up_is_said_on_one_line_and_keeps_the_record(cli, capsys, monkeypatch, tmp_path):
+    path, measured = tmp_path / "a.json", []
+
+    def fails(*arguments):
+        raise OSError(28, "No space left on device", str(path))
+
+    def red(case, settings, peers):
+        measured.append(case.name)
+        monkeypatch.setattr(os, "replace", fails)
+        return {"case": case.name, "rows": []}
+
+    monkeypatch.setattr("benchmarks.session.run_case", red)
+    assert cli(["run", "clip/10x64", "--repeat", "3", "--json", str(path)]) == 2
+    assert measured == ["clip/10x64"] and json.loads(path.read_text())["results"] == []
+    (said,) = capsys.readouterr().err.strip().splitlines()  # below the place of the progress display
+    assert said.startswith("error: ") and "No space left on device" in said
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_ctrl_c_before_the_first_case_is_no_traceback(cli, capsys, monkeypatch):
+    def pressed(settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.machine.describe", pressed)
+    assert cli(["run", "clip/10x64"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_picture_is_not_drawn_over_a_folder(cli, capsys, monkeypatch, tmp_path):
@@ -285,7 +317,8 @@ def record_of(**seconds):
         {"contender": name, "seconds": dict(zip(("q1", "median", "q3"), values, strict=True))}
         for name, values in seconds.items()
     ]
-    return {"schema": 2, "complete": True, "machine": machine, "results": [{"case": "clip/1x1", "rows": rows}]}
+    result = {"case": "clip/1x1", "mode": "wall clock", "faults": [], "rows": rows}
+    return {"schema": 2, "complete": True, "machine": machine, "peers": {}, "results": [result]}
 
 
 def compare(cli, tmp_path, a, b):
@@ -320,10 +353,46 @@ def test_compare_refuses_what_differs_in_more_than_code(cli, capsys, tmp_path, k
     assert f"not comparable: {key}" in capsys.readouterr().err
 
 
-def test_compare_notes_other_versions_and_half_records(cli, capsys, tmp_path):
+def test_compare_refuses_other_ways_of_timing(cli, capsys, tmp_path):
     a = record_of(ours=(1, 1, 1))
-    b = copy.deepcopy(a) | {"complete": False}
-    b["machine"]["torch"] = "y"
+    b = copy.deepcopy(a)
+    b["results"][0]["mode"] = "replays of CUDA graphs"
+    assert compare(cli, tmp_path, a, b) == 2
+    assert "not comparable: clip/1x1 was timed by 'wall clock' in A and by 'replays of" in capsys.readouterr().err
+
+
+def test_compare_notes_what_weakens_it(cli, capsys, tmp_path):
+    """Other versions, another machine of the same name, half a record, a case that went red."""
+    a = record_of(ours=(1, 1, 1)) | {"peers": {"jax": {"jax": "1.0"}}}
+    b = copy.deepcopy(a) | {"complete": False, "peers": {"jax": {"jax": "2.0"}}}
+    b["machine"] |= {"torch": "y", "cores": 64}
+    b["results"][0] |= {"rows": [], "faults": [{"contender": "loop", "fault": "output 0 is far away"}]}
     assert compare(cli, tmp_path, a, b) == 0
     err = capsys.readouterr().err
-    assert "torch is x in A and y in B" in err and "B was interrupted" in err
+    for note in (
+        "torch is x in A and y in B",
+        "cores is None in A and 64 in B",
+        "packages of the peers: jax 1.0 in A and jax 2.0 in B",
+        "B was interrupted",
+        "clip/1x1 was not timed in B: loop was wrong, output 0 is far away",
+    ):
+        assert f"note: {note}\n" in err
+
+
+def test_the_clock_is_what_the_system_says_or_nothing(cli, monkeypatch):
+    """A GPU's is asked of nvidia-smi, by the GPU's own name: PyTorch may number them otherwise."""
+    import torch
+
+    from benchmarks import machine
+
+    asked = []
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="a-b"))
+    monkeypatch.setattr(machine, "line_of", lambda *command: asked.append(command) or "1980")
+    assert machine.clock_mhz(torch.device("cuda")) == 1980.0
+    assert asked[0][:2] == ("nvidia-smi", "--id=GPU-a-b")
+    monkeypatch.setattr(machine, "line_of", lambda *command: None)
+    assert machine.clock_mhz(torch.device("cuda")) is None
+    monkeypatch.setattr(machine, "cpu_lines", lambda: ["model name\t: x", "cpu MHz\t\t: 2596.142"])
+    assert machine.clock_mhz(torch.device("cpu")) == 2596.142
+    monkeypatch.setattr(machine, "cpu_lines", list)
+    assert machine.clock_mhz(torch.device("cpu")) is None

@@ -1,8 +1,5 @@
 """The examples of second derivatives, shortened: they learn, both ways give one gradient, and the figures are drawn."""
 
-import importlib
-from pathlib import Path
-
 import pytest
 import torch
 from PIL import Image
@@ -13,17 +10,7 @@ import wgan_kernels as wk
 pytest.importorskip("tyro", reason="the command line needs tyro")
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 NAMES = ("r1_penalty", "score_matching", "force_field", "operator_timeline")
-
-
-@pytest.fixture
-def example(monkeypatch):
-    """name → the script as a module; threads are put back."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    before = torch.get_num_threads()
-    yield importlib.import_module
-    torch.set_num_threads(before)
 
 
 def assert_drawn(path):
@@ -138,3 +125,20 @@ def test_wrong_arguments(example, tmp_path, monkeypatch, capsys, name, wrong):
     assert status == 2
     assert capsys.readouterr().err.startswith(f"error: {wrong.split()[0]}")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(example, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("os.access", lambda place, mode: False)  # root may write everywhere
+    module = example("score_matching")
+    out = tmp_path / "a.png"
+    assert module.main(module.Config, None, "", ["--out", str(out)]) == 2
+    assert capsys.readouterr().err == f"error: --out {out}: {tmp_path} cannot be written; choose another folder\n"
+
+
+def test_ctrl_c_is_no_traceback(example, tmp_path, capsys):
+    def pressed(config):
+        raise KeyboardInterrupt
+
+    module = example("score_matching")
+    assert module.main(module.Config, pressed, "", ["--out", str(tmp_path / "a.png")]) == 130
+    assert capsys.readouterr().err == "stopped\n"

@@ -87,6 +87,26 @@ def test_a_run_and_its_weights_give_the_same_pictures_and_another_seed_others(tr
         assert first == second != other
 
 
+def test_many_digits_are_generated_in_parts(trained, main, tmp_path, monkeypatch):
+    seen = []
+    make = weights.generator_of
+
+    def watched(*arguments):
+        generator = make(*arguments)
+        generator.register_forward_hook(lambda network, given, images: seen.append(len(images)))
+        return generator
+
+    monkeypatch.setattr(weights, "generator_of", watched)
+    monkeypatch.setattr(sampling, "AT_ONCE", 4)
+    assert main(f"--run {trained.config.out} --out {tmp_path / 'parts'} {FEW}".split()) == 0
+    monkeypatch.undo()
+    assert max(seen) == 4 and sum(seen) == 3 * 3 + 2 * 4 + 2 * 2 * 6
+    assert main(f"--run {trained.config.out} --out {tmp_path / 'whole'} {FEW}".split()) == 0
+    for name, rows, columns in (("grid.png", 3, 3), ("strips.png", 2, 4)):
+        parts, whole = (images_of(tmp_path / folder / name, rows, columns).int() for folder in ("parts", "whole"))
+        assert (parts - whole).abs().max() <= 1
+
+
 def test_nothing_that_exists_is_overwritten_unasked(trained, main, tmp_path, capsys):
     (tmp_path / "strips.png").write_text("mine")
     assert main(f"--run {trained.config.out} --out {tmp_path} {FEW}".split()) == 2
@@ -125,7 +145,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(trained, main, tm
         ("--run RUN --steps 1", "--steps 1: expected a whole number from 2"),
         (f"--run RUN --seed {10**20}", f"--seed {10**20}: expected a whole number from -9223372036854775808 to"),
         ("--run RUN --grid -1", "--grid -1: expected a whole number from 0"),
-        ("--run RUN --frames 1001", "--frames 1001: expected a whole number from 2 to 1000"),
+        ("--run RUN --frames 501", "--frames 501: expected a whole number from 2 to 500"),
+        ("--run RUN --grid 0 --strips 0 --walk 0", "nothing is left to draw"),
     ],
 )
 def test_wrong_arguments_are_refused_on_one_line(trained, main, tmp_path, monkeypatch, capsys, arguments, message):

@@ -88,6 +88,18 @@ def test_ctrl_c_saves_and_resume_goes_on(tmp_path):
     assert iterations == [*range(10, done + 1, 10), *(n for n in range(done + 1, done + 3) if n % 10 == 0), done + 3]
 
 
+def test_a_pipe_that_nobody_reads_any_more_ends_it_with_one_line(tmp_path):
+    """As with "| head"."""
+    out = tmp_path / "run"
+    with start(*SMALL, "--iterations", 10**6, "--log-every", 1, "--out", out) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+        assert process.wait(timeout=300) == 2
+    assert errors == "error: nobody reads the standard output any more; what was saved before is kept\n"
+    assert (out / "checkpoints" / "000000.pt").exists()
+
+
 def test_wrong_arguments_are_refused_on_one_line_before_anything_is_written(tmp_path, monkeypatch, capsys):
     """Through the script's entry, in this process; through the script itself below."""
     monkeypatch.chdir(tmp_path)

@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+from wgan_kernels.training import cli
 from wgan_kernels.training.cli import parse
 from wgan_kernels.training.config import FREE_ON_RESUME, Config, check_same_run, first_free
 from wgan_kernels.training.errors import UsageError
@@ -48,7 +49,8 @@ def test_the_papers_own_settings_are_kept():
     assert (penalty.penalty_weight, penalty.batch_size) == (10.0, 64)
 
 
-def test_every_flag_reaches_its_field():
+def test_every_flag_reaches_its_field(monkeypatch):
+    monkeypatch.setattr(cli, "check_read", lambda config, start: None)  # some mean nothing beside others
     flags = (
         "--method wgan --preset s0 --out a/b --dataset svhn --data c --side 32 --digits 3 5 --generator dcgan "
         "--critic mlp --iterations 7 --time-limit 1.5 --batch-size 8 --generator-batch-size 16 --critic-batches joint "
@@ -100,6 +102,33 @@ def test_a_script_for_one_dataset_has_no_other():
 def test_values_that_do_not_go_together_are_refused(changes, words):
     with pytest.raises(UsageError, match=words):
         replace(Config(out=Path("a")), **changes).resolved()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--clip 0.5", "--clip 0.5: means nothing with --method wgan-gp, only with wgan; leave it out"),
+        (
+            "--preset s3-wgan --penalty-every 4",
+            "--penalty-every 4: means nothing with --method wgan,",
+        ),
+        ("--alpha 0.5", "--alpha 0.5: means nothing with --optimizer adam, only with rmsprop"),
+        ("--preset s0 --beta1 0.9", "--beta1 0.9: means nothing with --optimizer rmsprop, only with adam"),
+        ("--side 32", "--side 32: means nothing with --dataset mnist, only with celeba or folder"),
+    ],
+)
+def test_a_flag_that_nobody_reads_is_refused(flags, words):
+    with pytest.raises(UsageError, match=re.escape(words)):
+        parse(["--out", "a", *flags.split()])
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["--preset s0 --optimizer adam --beta1 0.9", "--preset toy --method wgan --clip 0.5", "--dataset folder --side 32"],
+)
+def test_a_preset_s_own_values_are_not_asked_for_by_anyone(flags):
+    """s0 has an alpha for its RMSprop, toy a weight for its penalty."""
+    assert parse(["--out", "a", *flags.split()])
 
 
 def test_left_out_the_output_folder_is_a_free_one(tmp_path, monkeypatch):

@@ -1,36 +1,27 @@
-"""wgan_kernels.training.distributed: N processes are one with the joined batch; together they start, stop and fail."""
+"""wgan_kernels.training.distributed: N processes are one with the joined batch, and miss one that is gone."""
 
 import copy
-import json
 import os
 import re
-import signal
-import socket
-import subprocess
-import sys
 import time
-from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
-from torch import multiprocessing, nn
+from ranks import on_ranks
+from small_runs import flat
+from torch import nn
 
 import wgan_kernels as wk
-from wgan_kernels.training import checkpoint, data, distributed, models
-from wgan_kernels.training.cli import main, parse
+from wgan_kernels.training import data, distributed, models
 from wgan_kernels.training.config import Config
-from wgan_kernels.training.device import take_own_gpu
 from wgan_kernels.training.errors import UsageError
 from wgan_kernels.training.presets import COMPACT
 from wgan_kernels.training.trainer import Trainer
 
-pytest.importorskip("tyro", reason="the command line needs tyro")
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs Gloo")
 
-ROOT = Path(__file__).parent.parent
 BATCH = 4
 WAYS = ("wgan", "wgan-gp", "program", "generator")
 TYPES = {torch.float32: 1e-6, torch.float64: 1e-14}  # and how far gradients, of 0.01 to 10, may be apart
@@ -190,40 +181,6 @@ def refuse():
     raise UsageError("no")
 
 
-def _rank(function, arguments, rank, size, port, timeout, folder):
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "FOLDER": str(folder)}
-    torch.set_num_threads(1)
-    try:
-        with distributed.session(timeout):
-            torch.save(function(*arguments), folder / f"{rank}.pt")
-    except (distributed.LostRank, UsageError, SystemExit) as error:
-        (folder / f"{rank}.txt").write_text(f"{type(error).__name__}: {error}")
-
-
-def on_ranks(size, folder, function, *arguments, timeout=60.0):
-    """What ``function`` returns on each of ``size`` ranks, or the name of what it raises there."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    spawn = multiprocessing.get_context("spawn")
-    limit = timedelta(seconds=timeout)
-    ranks = [
-        spawn.Process(target=_rank, args=(function, arguments, rank, size, port, limit, folder)) for rank in range(size)
-    ]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-        if process.is_alive():
-            process.kill()
-    results = []
-    for rank in range(size):
-        saved, text = folder / f"{rank}.pt", folder / f"{rank}.txt"
-        results.append(torch.load(saved, weights_only=False) if saved.exists() else text.exists() and text.read_text())
-    return results
-
-
 # --- N ranks are one process with the joined batch ---------------------------------------------------------------
 
 
@@ -279,7 +236,7 @@ def test_exchanges(ranks):
 @pytest.mark.parametrize("method", ["wgan", "wgan-gp"])
 def test_a_trainer_is_the_same_on_all_ranks_but_for_what_it_draws(ranks, method):
     """The networks, their average, the optimizers, bit for bit; also after a resume."""
-    states = [tensors(state) for rank in ranks for state in rank[method][1:]]
+    states = [flat(state) for rank in ranks for state in rank[method][1:]]
     assert len(states[0]) > 40
     for state in states[1:]:
         assert all(torch.equal(a, b) for a, b in zip(states[0], state, strict=True))
@@ -288,13 +245,6 @@ def test_a_trainer_is_the_same_on_all_ranks_but_for_what_it_draws(ranks, method)
     shards = [rank[method][0][1] for rank in ranks]
     assert sum(map(len, shards)) == 1010
     assert torch.equal(torch.cat(shards).sum(0, dtype=torch.int64), data.embedded().only([3]).images.sum(0))
-
-
-def tensors(state):
-    if isinstance(state, torch.Tensor):
-        return [state]
-    values = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else ()
-    return [tensor for value in values for tensor in tensors(value)]
 
 
 def test_ranks_of_one_run_and_of_neighbouring_seeds_draw_other_numbers(ranks):
@@ -337,170 +287,3 @@ def test_without_torchrun_there_is_one_rank():
         assert (distributed.rank(), distributed.size()) == (0, 1)
         assert distributed.anyone(True, False) == (True, False)
         assert distributed.gather(torch.ones(2)).shape == (1, 2)
-
-
-# --- torchrun, with the script -----------------------------------------------------------------------------------
-
-SCRIPT = f"""
-import os, signal, sys
-sys.path.insert(0, {str(ROOT)!r})
-from wgan_kernels.training import report, run
-from wgan_kernels.training.cli import main
-from wgan_kernels.training.trainer import Trainer
-
-run.EVALUATED = 50
-report.save_curves = lambda *arguments: None
-iterate = Trainer.iterate
-
-def killed(self, *arguments):
-    first_time = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
-    if os.environ.get("KILLED_AT") == str(self.iteration) and os.environ["RANK"] == "1" and first_time:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return iterate(self, *arguments)
-
-Trainer.iterate = killed
-sys.exit(main())
-"""
-FLAGS = "--batch-size 4 --n-critic 2 --latent 8 --log-every 2 --sample-every 5 --eval-every 10 --checkpoint-every 5"
-SMALL = ["--digits", "3", "--device", "cpu", *FLAGS.split()]
-
-
-@contextmanager
-def torchrun(folder, *arguments, restarts=0, **environment):
-    script = folder / "train.py"
-    script.write_text(SCRIPT)
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", str(restarts)]
-    process = subprocess.Popen(
-        [sys.executable, *launch, str(script), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", "COLUMNS": "120"} | environment,
-        cwd=folder,
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.terminate()  # it ends its ranks
-
-
-def finished(process):
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A run of 12 iterations that nothing happened to."""
-    folder = tmp_path_factory.mktemp("whole")
-    with torchrun(folder, *SMALL, "--iterations", 12, "--out", "run") as process:
-        return folder / "run", *finished(process)
-
-
-def test_rank_0_alone_writes_and_talks(whole):
-    out, status, text, errors = whole
-    assert status == 0, errors
-    assert text.count("12 iterations on cpu in 2 processes, 1010 images") == 1
-    assert text.count("classifier-FID") == 1
-    assert [path.name for path in sorted((out / "samples").iterdir())] == [f"{n:06d}.png" for n in (0, 5, 10, 12)]
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [row["iteration"] for row in rows] == [2, 4, 6, 8, 10, 12]
-    state, _ = checkpoint.newest(out / "checkpoints")
-    assert state["trainer"]["iteration"] == 12
-    assert len(state["trainer"]["random"]) == 2
-
-
-def test_a_killed_rank_ends_all_with_a_message(tmp_path):
-    started = time.monotonic()
-    with torchrun(tmp_path, *SMALL, "--iterations", 12, "--out", "run", KILLED_AT="7") as process:
-        status, _, errors = finished(process)
-    assert status != 0
-    assert "error: another rank has ended or does not answer" in errors
-    assert re.search(r"rank +: 1 .*\n +exitcode +: -9 .*SIGKILL", errors)  # torchrun's report
-    assert "[rank0]: Traceback" not in errors
-    assert time.monotonic() - started < 60
-    state, damaged = checkpoint.newest(tmp_path / "run" / "checkpoints")
-    assert (state["trainer"]["iteration"], damaged) == (5, [])
-
-
-def test_a_restart_goes_on_from_the_checkpoint_as_if_nothing_had_happened(tmp_path, whole):
-    with torchrun(tmp_path, *SMALL, "--iterations", 12, "--out", "run", restarts=1, KILLED_AT="7") as process:
-        status, text, errors = finished(process)
-    assert status == 0, errors
-    assert "12 iterations from iteration 5 on cpu in 2 processes" in text
-    states = [checkpoint.newest(out / "checkpoints")[0]["trainer"] for out in (whole[0], tmp_path / "run")]
-    expected, actual = map(tensors, states)
-    assert all(torch.equal(a, b) for a, b in zip(expected, actual, strict=True))
-
-
-def test_sigterm_saves_once_and_a_run_goes_on_with_another_number_of_processes(tmp_path, capsys):
-    arguments = [*SMALL, "--iterations", 10**6, "--checkpoint-every", 10**6, "--out", "run"]
-    with torchrun(tmp_path, *arguments) as process:
-        for line in process.stdout:
-            if re.match(r"\d+/1000000", line):
-                process.send_signal(signal.SIGTERM)
-                break
-        _, text, _ = finished(process)
-    assert text.count("stopping") == 1
-    (done,) = map(int, re.findall(r"saved at iteration (\d+); go on with: torchrun --nproc-per-node 2 ", text))
-    out = tmp_path / "run"
-    assert checkpoint.newest(out / "checkpoints")[0]["trainer"]["iteration"] == done
-    assert main(["--out", str(out), "--resume", "--iterations", str(done + 1)]) == 0
-    text = capsys.readouterr().out
-    assert f"from iteration {done} on cpu" in text
-    assert "number of processes than before: the random numbers start anew" in text
-
-
-# --- what the command line makes of torchrun's environment -------------------------------------------------------
-
-
-@pytest.fixture
-def restarted(tmp_path, monkeypatch):
-    """The folder of a run that the torchrun of this test began and that failed; no process is started for it."""
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
-    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
-    out = tmp_path / "run"
-    (out / "checkpoints").mkdir(parents=True)
-    state = {"config": replace(Config(), **SETTINGS, out=out).to_plain(), "job": distributed.job()}
-    checkpoint.save(out / "checkpoints", 5, state, keep=1)
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    return out
-
-
-def test_a_restart_resumes_what_its_own_torchrun_began(restarted, monkeypatch):
-    asked = ["--out", str(restarted), "--batch-size", "4"]
-    assert parse(asked).resume
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    assert not parse(asked).resume
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    monkeypatch.setattr(os, "getppid", lambda: 1)
-    assert not parse(asked).resume  # somebody else's run in a folder that the first start refused
-
-
-def test_a_restart_without_a_checkpoint_starts_anew(restarted):
-    for path in (restarted / "checkpoints").iterdir():
-        path.unlink()
-    assert not parse(["--out", str(restarted)]).resume
-
-
-def test_restarts_need_a_named_folder(restarted):
-    with pytest.raises(UsageError, match="torchrun --max-restarts: add --out"):
-        parse([])
-
-
-def test_each_process_takes_the_gpu_of_its_own(monkeypatch):
-    taken = []
-    monkeypatch.setattr(distributed, "size", lambda: 2)
-    monkeypatch.setattr(distributed, "local_rank", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    take_own_gpu("cpu")
-    assert taken == []
-    take_own_gpu("cuda")
-    assert taken == [1]
-    with pytest.raises(UsageError, match=r"--device cuda:0: .* leave the number out: --device cuda"):
-        take_own_gpu("cuda:0")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UsageError, match="--nproc-per-node: this machine has 1 GPUs"):
-        take_own_gpu("cuda")

@@ -375,6 +375,21 @@ with RunFolder(Path({str(begun.folder.path)!r})).alone():
     assert saved(resumed)[-1] == 4
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_another_overtook_leaves_its_files_alone(tmp_path, resume):
+    """Both have looked into the folder; one trains to its end before the other takes the lock."""
+    asked = config("wgan", tmp_path / "run", iterations=2)
+    if resume:
+        assert Run(asked).train()
+        asked = replace(asked, resume=True, iterations=4)
+    slow, fast = Run(asked), Run(asked)
+    assert fast.train()
+    before = {path: path.read_bytes() for path in asked.out.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match=r"--out .* another process has trained there meanwhile.*--resume"):
+        slow.train()
+    assert {path: path.read_bytes() for path in asked.out.rglob("*") if path.is_file()} == before
+
+
 def test_samples_that_are_no_numbers_are_not_judged(tmp_path):
     diverging = Run(config("wgan-gp", tmp_path / "run", iterations=5, eval_every=2))
     diverging.evaluated.fill_(float("nan"))

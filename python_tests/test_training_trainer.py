@@ -41,6 +41,14 @@ def test_a_look_changes_nothing_and_adds_up(threes, method):
     assert all(torch.equal(a, b) for a, b in zip(before, flat(trainer.state_dict()), strict=True))
 
 
+def test_a_look_at_a_batch_of_more_samples_than_a_forward_pass_makes(threes, monkeypatch):
+    trainer = Trainer(config("wgan-gp"), threes)
+    whole = trainer.look()
+    monkeypatch.setattr("wgan_kernels.training.trainer.SAMPLES", 3)  # of a batch of 4
+    parts = trainer.look()
+    assert all(torch.allclose(parts[name], whole[name]) for name in whole)
+
+
 def test_wgan_keeps_every_critic_parameter_within_the_bound(threes):
     trainer = Trainer(config("wgan", clip=0.003), threes)
     trainer.iterate()

@@ -5,7 +5,7 @@ import importlib.util
 from types import ModuleType
 
 # Import names, in the order in which a run needs them.
-PACKAGES = ("tyro", "yaml", "safetensors", "torchmetrics", "ot", "PIL", "matplotlib", "rich")
+PACKAGES = ("tyro", "numpy", "yaml", "safetensors", "torchmetrics", "ot", "PIL", "matplotlib", "rich")
 INSTALL = 'pip install "wgan-kernels[train]"'
 
 

@@ -15,7 +15,7 @@ from .data import Images, Toy
 from .device import take_own_gpu
 from .errors import UsageError
 from .folder import RunFolder
-from .limits import LABELLED
+from .limits import LABELLED, check_read
 from .presets import defaults
 from .run import Diverged, Run, places
 
@@ -36,9 +36,11 @@ def parse(arguments: Sequence[str] | None = None, dataset: str | None = None) ->
         raise UsageError("torchrun --max-restarts: add --out, the folder that a restart goes on with")
     if not asked.resume and not _is_restart(asked):
         start = defaults(asked.method, asked.preset)
-        config = _cli(arguments, replace(start, dataset=dataset or start.dataset))
+        start = replace(start, dataset=dataset or start.dataset)
+        config = _cli(arguments, start)
         if dataset not in (None, config.dataset):
             raise UsageError(f"--dataset {config.dataset}: this script is for {dataset}; use examples/train.py")
+        check_read(config, start)
         return config.resolved()
     state, _ = checkpoint.newest(RunFolder(asked.out).checkpoints)
     stored = Config.from_plain(state["config"])
@@ -83,8 +85,12 @@ def main(arguments: Sequence[str] | None = None, dataset: str | None = None) -> 
         return 1
     except KeyboardInterrupt:
         if RANK == 0:
-            print("stopped at once; the last checkpoint is kept", file=sys.stderr)
+            print("stopped at once; what was saved before is kept", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # of a file or a process of our own it would be another error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
+        _complain("nobody reads the standard output any more; what was saved before is kept")
+        return 2
 
 
 def _train(parsed: Callable[[], Config]) -> int:

@@ -121,7 +121,7 @@ class Config:
     sample_every: int = 50
     """Iterations between two 10×10 grids of samples, the frames of progress.gif."""
     eval_every: int = 200
-    """Iterations between two evaluations by the digit classifier."""
+    """Iterations between two evaluations of 5,000 samples."""
     checkpoint_every: int = 200
     """Iterations between two checkpoints."""
     keep: int = 3

@@ -16,6 +16,17 @@ COUNTS = (
 )  # fmt: skip
 SEEDS = range(-(2**63), 2**63)  # a run adds its iterations, and PyTorch takes no more than 64 bits
 FRACTIONS = ("ema_decay", "alpha", "beta1", "beta2")
+# Flag → the other flag and the values of it with which it is read.
+READ_WITH = {
+    "clip": ("method", ("wgan",)),
+    "clipped": ("method", ("wgan",)),
+    "penalty_weight": ("method", ("wgan-gp",)),
+    "penalty_every": ("method", ("wgan-gp",)),
+    "alpha": ("optimizer", ("rmsprop",)),
+    "beta1": ("optimizer", ("adam",)),
+    "beta2": ("optimizer", ("adam",)),
+    "side": ("dataset", ("celeba", "folder")),
+}
 
 
 def check_ranges(config: "Config") -> None:
@@ -41,6 +52,17 @@ def check_ranges(config: "Config") -> None:
     if not config.time_limit > 0:
         raise UsageError(f"--time-limit {config.time_limit}: expected a positive number of minutes")
     _check_together(config)
+
+
+def check_read(config: "Config", start: "Config") -> None:
+    """Raises UsageError on a flag that changes ``start``, with which a command line begins, and that nobody reads."""
+    for name, (other, values) in READ_WITH.items():
+        now, chosen = getattr(config, name), getattr(config, other)
+        if now != getattr(start, name) and chosen not in values:
+            raise UsageError(
+                f"--{name.replace('_', '-')} {now}: means nothing with --{other} {chosen}, only with "
+                f"{' or '.join(values)}; leave it out"
+            )
 
 
 def check_seed(seed: int) -> None:

@@ -39,6 +39,7 @@ class Run:
         """config: resolved. Raises UsageError; writes nothing."""
         self.config, self.folder = config, RunFolder(config.out)
         self.leads = distributed.rank() == 0
+        self.found = checkpoint.saved(self.folder.checkpoints)
         state = distributed.from_rank_0(self._stored_state if config.resume else self.folder.check_new)
         data = distributed.once_per_machine_first(partial(chosen_data, config))
         self.fingerprint = data.fingerprint()
@@ -79,7 +80,16 @@ class Run:
         return True
 
     def _open(self) -> None:
-        """A new folder has its first checkpoint before anything else that a resume needs."""
+        """A new folder has its first checkpoint before anything else that a resume needs.
+
+        Raises UsageError where another run was in the folder since this one has looked into it, and is over: its
+        checkpoints would be overwritten, or set aside for an older one.
+        """
+        if self.leads and checkpoint.saved(self.folder.checkpoints) != self.found:
+            raise UsageError(
+                f"--out {self.config.out}: another process has trained there meanwhile; choose another folder, or add "
+                "--resume to go on from where it ended"
+            )
         if not self.config.resume:
             self._save()
         if self.leads:

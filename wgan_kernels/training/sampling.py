@@ -18,6 +18,7 @@ from .errors import UsageError
 from .folder import RunFolder
 
 FRAME_MS = 60
+AT_ONCE = 500  # images
 
 
 def generator_of_run(run: Path) -> tuple[nn.Module, int, list[str]]:
@@ -62,14 +63,14 @@ def circle(one: torch.Tensor, other: torch.Tensor, steps: int) -> torch.Tensor:
 @torch.no_grad()
 def save_grid(generator: nn.Module, path: Path, noise: torch.Generator, rows: int) -> None:
     """``rows`` rows of ``rows`` digits."""
-    report.save_grid(generator(_draw(generator, rows * rows, noise)), path, rows)
+    report.save_grid(_images(generator, _draw(generator, rows * rows, noise)), path, rows)
 
 
 @torch.no_grad()
 def save_strips(generator: nn.Module, path: Path, noise: torch.Generator, rows: int, steps: int) -> None:
     """In each row one digit becomes another, in ``steps`` pictures."""
     latent = slerp(_draw(generator, rows, noise), _draw(generator, rows, noise), steps)
-    report.save_grid(generator(latent.flatten(0, 1)), path, steps)
+    report.save_grid(_images(generator, latent.flatten(0, 1)), path, steps)
 
 
 @torch.no_grad()
@@ -77,8 +78,13 @@ def save_walk(generator: nn.Module, path: Path, noise: torch.Generator, rows: in
     """``rows`` rows of ``rows`` digits, each on a circle of its own through the latent space, as a GIF without end."""
     image = optional("PIL.Image", "writing pictures")
     latent = circle(_draw(generator, rows * rows, noise), _draw(generator, rows * rows, noise), frames)
-    pictures = [image.fromarray(report.grid(generator(points), rows).numpy()) for points in latent]
+    pictures = [image.fromarray(report.grid(_images(generator, points), rows).numpy()) for points in latent]
     report.save_animation(pictures, FRAME_MS, path)
+
+
+def _images(generator: nn.Module, latent: torch.Tensor) -> torch.Tensor:
+    """[N, L] → [N, C, H, W], in parts: what a generator holds of 10,000 digits at once is gigabytes."""
+    return torch.cat([generator(part) for part in latent.split(AT_ONCE)])
 
 
 def _draw(generator: nn.Module, count: int, noise: torch.Generator) -> torch.Tensor:

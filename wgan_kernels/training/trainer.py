@@ -78,7 +78,7 @@ class Trainer:
         With random numbers of its own: how often one looks must not change what is trained.
         """
         random = torch.Generator(self.config.device).manual_seed(self.iteration)
-        (fake,) = self.sample(self._noise(self.config.batch_size, random))
+        fake = torch.cat(list(self.sample(self._noise(self.config.batch_size, random))))
         real = self.data.sample(self.config.batch_size, random)
         points = wk.interpolate(real, fake, generator=random).requires_grad_()
         (gradient,) = torch.autograd.grad(self.critic(points).sum(), points)

@@ -1,4 +1,4 @@
-"""Penalties of critics put together of torch's layers alone, whose input gradient is one node of the graph."""
+"""Penalties of critics put together of torch's layers alone, which are one node of the graph."""
 
 import copy
 import gc
@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import wgan_kernels as wk
 from wgan_kernels import penalty
-from wgan_kernels.one_pass.input_gradient import _known, _programs_of
+from wgan_kernels.one_pass.penalty import _known, _programs_of
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 FOLLOWS_THE_BIAS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 15)
@@ -38,14 +38,14 @@ def perceptron():
 
 
 def is_one_node(value):
-    """Whether the penalty's graph runs into an InputGradient."""
+    """Whether the penalty's graph has it."""
     nodes, seen = [value.grad_fn], set()
     while nodes:
         node = nodes.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        if node.name().startswith("InputGradient"):
+        if node.name() == "PenaltyBackward":
             return True
         nodes += [behind for behind, _ in node.next_functions]
     return False
@@ -242,12 +242,31 @@ def test_without_gradients_nothing_is_kept():
 
 
 def test_what_is_refused_for_its_shapes_is_called(monkeypatch):
-    calls = []
-    monkeypatch.setattr(penalty, "_by_calls", lambda critic, x: calls.append(1) or x)
-    critic = nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (2, 8)), nn.Linear(8, 1))
+    critic = nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (2, 8)), nn.Linear(8, 1)).double()
+    x, calls = torch.randn(4, 4).double(), []
+    ours = penalty.input_gradient
+    monkeypatch.setattr(penalty, "input_gradient", lambda *args: calls.append(1) or ours(*args))
     for _ in range(2):
-        penalty.input_gradient(critic, torch.randn(4, 4))
+        assert_same(results(wk, "r1_penalty", critic, x), results(wk.reference, "r1_penalty", critic, x))
     assert calls == [1, 1] and _programs_of(critic) is None
+
+
+def tied():
+    critic = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.LeakyReLU(), nn.Linear(4, 1)).double()
+    critic[2].weight = critic[0].weight
+    return critic
+
+
+def twice():
+    layer = nn.Linear(4, 4)
+    return nn.Sequential(layer, nn.ReLU(), nn.Sequential(layer, nn.ReLU()), nn.Linear(4, 1)).double()
+
+
+@pytest.mark.parametrize("make", [tied, twice])
+def test_weights_that_two_layers_share(make):
+    critic, x = make(), torch.randn(5, 4).double()
+    assert is_one_node(wk.r1_penalty(critic, x))
+    assert_same(results(wk, "r1_penalty", critic, x), results(wk.reference, "r1_penalty", critic, x))
 
 
 def test_a_critic_that_is_gone_is_forgotten():

@@ -1,7 +1,6 @@
 """What a module's forward depends on beside its tensors."""
 
 _PLAIN = frozenset({bool, int, float, str, type(None), tuple})
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def settings(module):
@@ -13,7 +12,10 @@ def settings(module):
         (
             id(part),
             [value for value in vars(part).values() if type(value) in _PLAIN],
-            [len(getattr(part, hooks)) for hooks in _HOOKS],
+            len(part._forward_hooks),
+            len(part._forward_pre_hooks),
+            len(part._backward_hooks),
+            len(part._backward_pre_hooks),
             [
                 (len(param._backward_hooks or ()), len(param._post_accumulate_grad_hooks or ()))
                 for param in part._parameters.values()

@@ -4,7 +4,7 @@ import torch
 
 from . import _checks
 from ._heap import keep_freed_memory
-from .one_pass import input_gradient as by_program
+from .one_pass import penalty as by_program
 from .ops.interpolate import interpolate
 from .ops.norm_penalty import gradient_norm_penalty
 from .second_order import second_order
@@ -118,23 +118,20 @@ def _zero_centred(critic, name, samples):
 def _penalty(critic, x, target, one_sided):
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
         keep_freed_memory()
-    penalty = gradient_norm_penalty(input_gradient(critic, x), target=target, one_sided=one_sided)
+    _check(critic)
+    how, x = {"target": target, "one_sided": one_sided}, x.detach()
+
+    def by_calls(x):
+        return gradient_norm_penalty(input_gradient(critic, x), **how)
+
+    penalty = by_program(critic, x, by_calls, **how)
+    penalty = by_calls(x) if penalty is None else penalty
     return penalty if torch.is_grad_enabled() else penalty.detach()
 
 
 def input_gradient(critic, x):
-    """∇ₓ Σ critic(x): [B, …]; a part of the critic's graph wherever gradients are enabled."""
-    if not callable(critic):
-        raise TypeError(f"critic: expected a callable Tensor → Tensor, got {type(critic).__name__}")
-    _checks.unsharded("critic", critic)
-    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
-        raise RuntimeError("inference mode is on, in which there are no gradients: leave it, or use torch.no_grad()")
-    gradient = by_program(critic, x.detach(), _by_calls)
-    return _by_calls(critic, x) if gradient is None else gradient
-
-
-def _by_calls(critic, x):
-    """The same by the critic's own calls."""
+    """∇ₓ Σ critic(x): [B, …], by the critic's calls; a part of its graph wherever gradients are enabled."""
+    _check(critic)
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -151,3 +148,11 @@ def _by_calls(critic, x):
             "(is the input detached, or the critic run under no_grad?)"
         )
     return grad
+
+
+def _check(critic):
+    if not callable(critic):
+        raise TypeError(f"critic: expected a callable Tensor → Tensor, got {type(critic).__name__}")
+    _checks.unsharded("critic", critic)
+    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
+        raise RuntimeError("inference mode is on, in which there are no gradients: leave it, or use torch.no_grad()")

@@ -1,10 +1,9 @@
-"""∇ₓ Σ f(x) as one node of autograd's graph: forward, a program's forward and pullback; backward, its pushforward of a
-cotangent t, curvature and weight gradients.
+"""A gradient penalty as one node of autograd's graph: forward a program's forward and pullback, backward the pushforward
+of the penalty's derivative, curvature and weight gradients.
 """
 
 import copy
 import weakref
-from functools import partial
 
 import torch
 from torch import nn
@@ -12,6 +11,7 @@ from torch.nn.modules import module as _module
 
 from .. import _layout
 from .._settings import settings
+from ..ops.norm_penalty import gradient_norm_penalty, with_derivative
 from ..second_order import is_recorded_plainly
 from .nodes import Layer, Piecewise, Reshape
 from .norm import Norm
@@ -19,29 +19,27 @@ from .program import Program, Refused
 from .trace import is_chain, trace
 
 
-def input_gradient(critic, x, by_calls):
-    """The gradient [B, …], a part of the critic's graph wherever gradients are enabled.
+def penalty(critic, x, by_calls, **how):
+    """gradient_norm_penalty(∇ₓ Σ critic(x), **how): a part of the critic's graph wherever gradients are enabled.
 
     None where it has to be made of the critic's own calls: for one that is not put together of torch's layers alone,
     whose Python would not be run, for tensors other than plain ones on a CPU, and where somebody follows the calls.
-    ``by_calls(critic, x)`` makes it so; derivatives beyond the second take that.
+    ``by_calls(x)`` makes it so, differentiably; derivatives beyond the second take that.
     """
     if not _is_plain(x) or x.dim() < 2 or not len(x) or _module._has_any_global_hook() or not is_recorded_plainly():
         return None
     idle = _programs_of(critic)
     if idle is None:
         return None
-    params = [param for part in idle.parts for param in part._parameters.values() if param is not None]
+    params = {param: None for part in idle.parts for param in part._parameters.values() if param is not None}
     if not all(map(_is_plain, params)) or not any(param.requires_grad for param in params):
         return None
     if x.dim() == 4 and _GAINS * x.numel() > sum(param.numel() for param in params):
         x = _layout.channels_last(x)
     try:
         if torch.is_grad_enabled():
-            return InputGradient.apply(
-                partial(by_calls, critic), idle, x, *(param for param in params if param.requires_grad)
-            )
-        return idle.return_(*_begun(idle, x))
+            return Penalty.apply(by_calls, idle, how, x, *(param for param in params if param.requires_grad))
+        return gradient_norm_penalty(idle.return_(*_begun(idle, x)), **how)
     except Refused as reason:
         idle.refused = reason
         return None
@@ -100,25 +98,26 @@ def _trace(critic):
     return Idle(critic, program) if is_known else None
 
 
-class InputGradient(torch.autograd.Function):
+class Penalty(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, by_calls, idle, x, *params):
+    def forward(ctx, by_calls, idle, how, x, *params):
         ctx.by_calls, ctx.idle, ctx.params = by_calls, idle, params
-        ctx.save_for_backward(x, *params)  # none of which may change before the backward
         ctx.program, gradient = _begun(idle, x)
-        return gradient
+        value, derivative, _ = with_derivative(gradient, 1.0, **how)
+        ctx.save_for_backward(derivative, x, *params)  # none of which may change before the backward
+        return value
 
     @staticmethod
-    def backward(ctx, t):
-        x, *_ = ctx.saved_tensors
+    def backward(ctx, delta):
+        derivative, x, *_ = ctx.saved_tensors
         if torch.is_grad_enabled():
-            grads = torch.autograd.grad(ctx.by_calls(x), ctx.params, t, create_graph=True, allow_unused=True)
-            return None, None, None, *grads
+            grads = torch.autograd.grad(ctx.by_calls(x), ctx.params, delta, create_graph=True, allow_unused=True)
+            return None, None, None, None, *grads
         if ctx.program is None:  # the graph was kept, and is run once more
             ctx.program, _ = _begun(ctx.idle, x)
         program, ctx.program = ctx.program, None
-        gradients = ctx.idle.return_(program, program.finish(t))
-        return None, None, None, *map(gradients.get, ctx.params)
+        gradients = ctx.idle.return_(program, program.finish(delta * derivative))
+        return None, None, None, None, *map(gradients.get, ctx.params)
 
 
 def _begun(idle, x):

@@ -1,5 +1,5 @@
-"""A gradient penalty as one node of autograd's graph: forward a program's forward and pullback, backward the pushforward
-of the penalty's derivative, curvature and weight gradients.
+"""A gradient penalty as one node of autograd's graph: forward a program's forward and pullback, backward the
+pushforward of the penalty's derivative, curvature and weight gradients.
 """
 
 import copy

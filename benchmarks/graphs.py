@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import torch
 
+from wgan_kernels._capture import record
+
 
 def as_graphs(contenders, pools):
     """The contenders that a CUDA graph can hold, replaying; their pools of graphs; who cannot be captured, and why.
@@ -18,19 +20,17 @@ def as_graphs(contenders, pools):
         except RuntimeError as error:
             unable.append({"contender": contender.name, "reason": f"no CUDA graph: {str(error).splitlines()[0]}"})
             continue
-        fit.append(replace(contender, run=torch.cuda.CUDAGraph.replay))
+        fit.append(replace(contender, run=lambda replay: replay()))
     return fit, graphs, unable
 
 
 def captured(run, inputs):
-    """``run(*inputs)`` in a graph, after three calls on a side stream that bring up workspaces and optimizer state."""
+    """Replays ``run(*inputs)``, after three calls on a side stream that bring up workspaces and optimizer state."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
             run(*inputs)
     torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run(*inputs)
-    return graph
+    replay, _ = record(lambda: run(*inputs), (), side)
+    return replay

@@ -15,7 +15,7 @@ import torch
 
 pytest.importorskip("numpy")  # of the processes
 
-from benchmarks import contenders, gate
+from benchmarks import contenders, gate, harness
 from benchmarks.cases import CASES, find
 from benchmarks.harness import Settings, run_case
 from benchmarks.peers.process import PeerError
@@ -196,3 +196,13 @@ def test_pytest_benchmark_times_the_same_cases_and_compares_what_it_saved(tmp_pa
     compare = [sys.executable, "-m", "pytest_benchmark", "compare", str(saved)]
     said = subprocess.run(compare, cwd=tmp_path, capture_output=True, text=True)
     assert said.returncode == 0 and len(re.findall(r"clip/10x64-\w+", said.stdout)) >= 3, said.stdout + said.stderr
+
+
+def test_sets_of_inputs_on_a_gpu(monkeypatch):
+    """Enough to overflow its cache, but of many tensors no more than are copied in seconds."""
+    monkeypatch.setattr(harness.machine, "cache_bytes", lambda device: 50 << 20)
+    device = torch.device("cuda")
+    assert len(harness.input_sets((torch.zeros(1 << 20),), device)) == 26
+    assert len(harness.input_sets([torch.zeros(4) for _ in range(1000)], device)) == 20
+    assert len(harness.input_sets((torch.zeros(1 << 26),), device)) == 2
+    assert len(harness.input_sets((torch.zeros(1 << 20),), torch.device("cpu"))) == 1

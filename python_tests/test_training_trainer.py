@@ -30,6 +30,13 @@ def test_an_iteration_changes_both_networks_and_reports_its_metrics(threes, meth
     assert trainer.iteration == 1
 
 
+def test_alone_the_optimizers_have_no_hooks(threes):
+    """They would only keep them out of CUDA graphs; what they do among ranks is in test_training_distributed.py."""
+    trainer = Trainer(config("wgan-gp"), threes)
+    for optimizer in (trainer.critic_optimizer, trainer.generator_optimizer):
+        assert not optimizer._optimizer_step_pre_hooks
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_look_changes_nothing_and_adds_up(threes, method):
     trainer = Trainer(config(method), threes)

@@ -42,8 +42,9 @@ class Trainer:
         self.ema = AveragedModel(self.generator, multi_avg_fn=self._average, use_buffers=True).eval()
         self.critic_optimizer = critic_optimizer(config, self.critic)
         self.generator_optimizer = generator_optimizer(config, self.generator)
-        for optimizer in (self.critic_optimizer, self.generator_optimizer):
-            distributed.average_gradients_before_step(optimizer)
+        if distributed.size() > 1:  # alone, the hook would only keep the optimizers out of CUDA graphs
+            for optimizer in (self.critic_optimizer, self.generator_optimizer):
+                distributed.average_gradients_before_step(optimizer)
         self.random = torch.Generator(config.device)
         self._seed()
         self.critic_step, self.unpenalised_critic_step, self.generator_step = self._steps()

@@ -29,7 +29,8 @@ def w1(x: torch.Tensor, y: torch.Tensor) -> float:
 
 def sliced_w(x: torch.Tensor, y: torch.Tensor) -> float:
     """Sliced W₁ of two sets whose projections are x [n, L] and y [m, L]."""
-    return optional("ot", "the sliced Wasserstein distance").wasserstein_1d(x, y, p=1).mean().item()
+    # On the CPU: of a GPU's floats POT's cumsum is refused under deterministic algorithms.
+    return optional("ot", "the sliced Wasserstein distance").wasserstein_1d(x.cpu(), y.cpu(), p=1).mean().item()
 
 
 def directions(dimensions: int, device: torch.device | str = "cpu") -> torch.Tensor:

@@ -46,6 +46,10 @@ class Norm(Node):
 
     def pullback(self, delta, rows):
         delta = self._rows(delta)
+        if not self.split:
+            self.delta, rstd = delta, self.stats[1][-1]
+            self.sums = [rstd.new_zeros(0 if self.wide is None else self.wide.numel()) for _ in range(2)]
+            return [self._images(self._pull(delta, 1)[0]).to(self.given)]
         split = len(delta) - len(self.x[1])
         self.delta = delta[split:]
         pulled, *self.sums = self._pull(delta[:split], 0, x_asked=rows is None, weights_asked=True)

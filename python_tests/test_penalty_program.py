@@ -251,6 +251,15 @@ def test_what_is_refused_for_its_shapes_is_called(monkeypatch):
     assert calls == [1, 1] and _programs_of(critic) is None
 
 
+def test_another_backend_in_between():
+    """The reference's norms have no kernels to make a program of."""
+    critic, x = digits(nn.LayerNorm((6, 4, 4))), torch.randn(4, 1, 8, 8).double()
+    for backend, expected in (("auto", True), ("reference", False), ("auto", True)):
+        with wk.use_backend(backend):
+            assert is_one_node(wk.r1_penalty(critic, x)) == expected
+            assert_same(results(wk, "r1_penalty", critic, x), results(wk.reference, "r1_penalty", critic, x))
+
+
 def tied():
     critic = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.LeakyReLU(), nn.Linear(4, 1)).double()
     critic[2].weight = critic[0].weight

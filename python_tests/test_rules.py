@@ -216,7 +216,8 @@ def test_shape_operators_send_no_zeros(function, expected):
     assert double_backward(Call(function)) == expected
 
 
-def test_no_pass_is_wasted():
+@pytest.mark.parametrize("is_called", [False, True], ids=["one node", "by calls"])
+def test_no_pass_is_wasted(is_called):
     """Per convolution: forward, input gradient, tangent forward, weight gradient; per activation two pullbacks.
 
     The first layer's tangent comes from the penalty itself, and its input gradient is the last of the first backward.
@@ -225,8 +226,9 @@ def test_no_pass_is_wasted():
     critic = nn.Sequential(
         *(nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.LeakyReLU(0.2)) for _ in range(layers)), nn.Conv2d(6, 1, 3)
     )
+    called = (lambda x: critic(x)) if is_called else critic
     with Count() as count:
-        wk.gradient_penalty(critic, torch.randn(2, 6, 6, 6), torch.randn(2, 6, 6, 6)).backward()
+        wk.gradient_penalty(called, torch.randn(2, 6, 6, 6), torch.randn(2, 6, 6, 6)).backward()
     convolutions = {name: n for name, n in count.counts.items() if name.startswith("convolution")}
     assert convolutions == {
         "convolution": 2 * layers + 1,  # the last layer's tangent is not asked for: its δ is a constant

@@ -9,7 +9,7 @@ from .nodes import Node
 class Island(Node):
     """Any other operation on samples, differentiated by autograd and the rules, by itself alone."""
 
-    bends = True
+    bends = takes_tangent = True
     saved = ("x", "y", "x_hat", "y_hat", "delta_hat", "pulled_hat", "bent", "sums", "params")
 
     def __init__(self, name, what, call, module=None, curved=True):

@@ -27,13 +27,14 @@ class Node:
     gives, pulls: whether y and J t, or Jᵀδ, are tensors that it does not keep, and nobody else has; ``None``: they are
     views of what it was given.
     bends: it is not linear.
+    takes_tangent: it wants t for more than J t, which is wanted only if ``pushes``, as the program says.
     over_x, over_delta: whether x and t, or δ, are its own to write over, as the program says.
     bent_behind: whether something bends behind it, likewise.
     """
 
-    curved = bare = bends = False
+    curved = bare = bends = takes_tangent = False
     gives = pulls = False
-    over_x = over_delta = bent_behind = False
+    over_x = over_delta = bent_behind = pushes = False
     module = None
 
     def __init__(self, name, what):
@@ -58,7 +59,7 @@ class Layer(Node):
     Under autocast all that they multiply is in its precision, the weight rounded once for all sweeps.
     """
 
-    gives = pulls = True
+    gives = pulls = takes_tangent = True
     saved = ("x", "given", "weight", "delta", "t", "r", "bent", "grad")
 
     def __init__(self, name, module, maps, how):
@@ -84,7 +85,7 @@ class Layer(Node):
 
     def pushforward(self, t):
         self.t = self._rounded(t)
-        pushed = self.maps.forward(self.t, self.weight, None, self.how)
+        pushed = self.maps.forward(self.t, self.weight, None, self.how) if self.pushes else None
         if not self.split:  # nothing but t meets δ, which need not be kept
             self.grad = self._weight_gradient(self.t)
             self.delta = self.t = None

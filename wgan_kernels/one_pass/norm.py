@@ -15,7 +15,7 @@ class Norm(Node):
     One row a sample, and in channels-last memory, it stays there: with the weights in the order of the pixels.
     """
 
-    curved = bends = gives = pulls = True
+    curved = bends = gives = pulls = takes_tangent = True
     saved = ("x", "delta", "stats", "wide", "bent", "sums")
 
     def __init__(self, name, module):

@@ -35,7 +35,9 @@ class Program:
         )
 
     def _tell(self):
-        """Tells nodes which values, tangents and δ they alone have, and whether all behind them is linear."""
+        """Tells nodes which values, tangents and δ they alone have, whether something bends behind them, and whether
+        anyone wants their J t.
+        """
         readers = [0] * (len(self.steps) + 1)
         for _, reads in self.steps:
             for i in reads:
@@ -44,10 +46,11 @@ class Program:
         for node, reads in self.steps:
             node.over_x = alone[reads[0]]
             alone.append(readers[len(alone)] == 1 and (alone[reads[0]] if node.gives is None else node.gives))
-        alone, bent = [False] * len(readers), [False] * len(readers)  # its δ; whether what reads it is not linear
+        alone, bent, pushed = ([False] * len(readers) for _ in range(3))  # its δ; what reads it bends; its t is wanted
         for i, (node, reads) in reversed(list(enumerate(self.steps, 1))):
-            node.over_delta, node.bent_behind = alone[i], bent[i]
+            node.over_delta, node.bent_behind, node.pushes = alone[i], bent[i], pushed[i]
             for source in reads:
+                pushed[source] |= pushed[i] or node.takes_tangent
                 bent[source] |= bent[i] or node.bends
                 alone[source] = readers[source] == 1 and (alone[i] if node.pulls is None else node.pulls)
 
@@ -120,7 +123,8 @@ class Program:
     def _pushforward(self, tangent):
         tangents = [tangent]
         for node, reads in self.steps:
-            tangents.append(node.pushforward(*(tangents[i] for i in reads)))
+            wanted = node.pushes or node.takes_tangent
+            tangents.append(node.pushforward(*(tangents[i] for i in reads)) if wanted else None)
 
     def _curvature(self):
         bent = [None] * (len(self.steps) + 1)

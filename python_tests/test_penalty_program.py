@@ -195,11 +195,20 @@ def hooked():
     return critic
 
 
+def patched():
+    """As a test does that counts calls."""
+    critic = perceptron()
+    critic.calls, forward = [], critic.forward
+    critic.forward = lambda x: critic.calls.append(1) or forward(x)
+    return critic
+
+
 BY_CALLS = {
     "a module of one's own": Own,
     "a sequence with one within": lambda: nn.Sequential(Own(), nn.Identity()),
     "a subclass": lambda: type("Sequence", (nn.Sequential,), {})(*perceptron()),
     "hooks": hooked,
+    "a forward put in its place": patched,
     "a curved activation": lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1)).double(),
     "batch norm": lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 1)).double(),
 }
@@ -229,6 +238,15 @@ def test_what_changes_between_calls_counts():
         change()
         assert is_one_node(wk.r1_penalty(critic, x))
         assert_same(results(wk, "r1_penalty", critic, x), results(wk.reference, "r1_penalty", critic, x))
+
+
+def test_a_forward_that_is_put_in_place_later_is_called():
+    critic, x, calls = perceptron(), torch.randn(5, 4).double(), []
+    assert is_one_node(wk.r1_penalty(critic, x))
+    forward = critic[2].forward
+    critic[2].forward = lambda x: calls.append(1) or 2 * forward(x)
+    assert_same(results(wk, "r1_penalty", critic, x), results(wk.reference, "r1_penalty", critic, x))
+    assert len(calls) == 2
 
 
 def test_without_gradients_nothing_is_kept():

@@ -4,14 +4,15 @@ _PLAIN = frozenset({bool, int, float, str, type(None), tuple})
 
 
 def settings(module):
-    """Equal for as long as nothing of it changes that can be seen: which modules it has, their hooks and those of their
-    parameters, and their plain attributes, ``training`` among them. What lies within a list, a dictionary or an object
-    cannot be seen.
+    """Equal for as long as nothing of it changes that can be seen: which modules it has, a forward put in place of a
+    module's own, their hooks and those of their parameters, and their plain attributes, ``training`` among them. What
+    lies within a list, a dictionary or an object cannot be seen.
     """
     return [
         (
             id(part),
             [value for value in vars(part).values() if type(value) in _PLAIN],
+            id(vars(part).get("forward")),
             len(part._forward_hooks),
             len(part._forward_pre_hooks),
             len(part._backward_hooks),

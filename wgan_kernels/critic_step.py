@@ -50,8 +50,8 @@ class CriticStep:
         weight: λ, the penalty's factor.
         tune: on a CPU tries the program, for images in both memory formats, and autograd on the first batch of a
             shape, and keeps what was fastest. On a GPU makes a CUDA graph of the whole step, the optimizer's included
-            if it is of ``wk.optim`` or capturable: the third step with samples of a shape is recorded, and then
-            replayed. A critic's own Python then no longer runs (not run on a GPU yet).
+            if it is of ``wk.optim`` or capturable: after a plain step or two with samples of a shape one is recorded,
+            and then replayed. A critic's own Python then no longer runs (not run on a GPU yet).
         generator: where ε is drawn from; None: the device's default.
         precision: of the critic's products and convolutions. "tf32", for float32 on a GPU; "bfloat16", autocast; None:
             the caller's. Weights, losses and the penalty stay what they are.

@@ -143,6 +143,8 @@ def _check(name, module):
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     if any(hooks):
         raise Refused(f"{name} has hooks, which a program would not call")
+    if "forward" in vars(module):
+        raise Refused(f"{name} was given another forward, which a program would not call")
     if isinstance(module, _BATCH) and (module.training or not module.track_running_stats):
         raise Refused(f"{name} ({type(module).__name__}) normalises over the batch, which couples the samples")
 

@@ -55,6 +55,19 @@ SEQUENTIALS = {
     "images": (digits, (5, 1, 8, 8)),
     "layer norm": (lambda: digits(nn.LayerNorm((6, 4, 4))), (5, 1, 8, 8)),
     "group norm": (lambda: digits(nn.GroupNorm(3, 6)), (5, 1, 8, 8)),
+    "norms without weights": (
+        lambda: nn.Sequential(
+            nn.Linear(4, 6),
+            nn.ReLU(),
+            nn.LayerNorm(6, elementwise_affine=False),
+            nn.Linear(6, 4),
+            nn.GroupNorm(2, 4, affine=False),
+            nn.ReLU(),
+            nn.LayerNorm(4, bias=False),
+            nn.Linear(4, 1),
+        ).double(),
+        (5, 4),
+    ),
     "a norm before a linear end": (
         lambda: nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 1)).double(),
         (5, 4),

@@ -48,7 +48,7 @@ class Norm(Node):
         delta = self._rows(delta)
         if not self.split:
             self.delta, rstd = delta, self.stats[1][-1]
-            self.sums = [rstd.new_zeros(0 if self.wide is None else self.wide.numel()) for _ in range(2)]
+            self.sums = [rstd.new_zeros(self.how.width * self.how.sets) for _ in range(2)]
             return [self._images(self._pull(delta, 1)[0]).to(self.given)]
         split = len(delta) - len(self.x[1])
         self.delta = delta[split:]

@@ -72,6 +72,12 @@ SEQUENTIALS = {
         lambda: nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 1)).double(),
         (5, 4),
     ),
+    "an instance norm before a linear end": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 4, 3), nn.ReLU(), nn.InstanceNorm2d(4, affine=True), nn.Flatten(), nn.Linear(16, 1)
+        ).double(),
+        (5, 2, 4, 4),
+    ),
     "a group norm before a linear end": (
         # PyTorch 2.15 gives a bias that nothing bends behind zeros, which the rule does everywhere; 2.13 gives nothing
         lambda: nn.Sequential(

@@ -122,5 +122,6 @@ def _rows(module, x):
     if isinstance(module, nn.RMSNorm):
         eps = torch.finfo(x.dtype).eps if module.eps is None else module.eps
         return norm.layer_rows(x, torch.Size(module.normalized_shape), eps, centered=False)
-    groups = module.num_groups if isinstance(module, nn.GroupNorm) else module.num_features
-    return norm.group_rows(x, groups, module.eps)
+    if isinstance(module, nn.GroupNorm):
+        return norm.group_rows(x, module.num_groups, module.eps)
+    return norm.group_rows(x, module.num_features, module.eps, bends_bias=False)

@@ -85,6 +85,12 @@ SEQUENTIALS = {
         ).double(),
         (5, 2, 4, 4),
     ),
+    "a linear layer over each row of pixels": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Linear(6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 1)
+        ).double(),
+        (5, 2, 8, 8),
+    ),
     "points": (perceptron, (5, 4)),
     "sequences": (perceptron, (5, 3, 4)),
     "linear": (lambda: nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1)).double(), (5, 4)),

@@ -73,8 +73,9 @@ class Layer(Node):
         rounds = x.dtype is not torch.float64 and torch.is_autocast_enabled(device)
         self.rounded = torch.get_autocast_dtype(device) if rounds else None
         self.x, weight, bias = (self._rounded(given) for given in (x, *self.given))
-        # Channels-last once for all sweeps, else each would copy it.
-        self.weight = weight if x.is_contiguous() else weight.contiguous(memory_format=_layout.memory_format(x))
+        # A convolution's channels-last once for all sweeps, else each would copy it.
+        is_as_images = x.dim() == weight.dim() and not x.is_contiguous()
+        self.weight = weight.contiguous(memory_format=_layout.memory_format(x)) if is_as_images else weight
         return self.maps.forward(self.x, self.weight, bias, self.how)
 
     def pullback(self, delta, rows):

@@ -4,8 +4,7 @@ import contextlib
 
 import torch
 
-from ._dispatch import requested
-from ._settings import settings
+from ._settings import settings, surroundings
 from .optim._fused_step import FusedStep
 
 
@@ -125,7 +124,7 @@ class Captured:
         """All that a recording takes for granted beside the shapes of its inputs."""
         tensors = [t for module in self.modules for t in (*module.parameters(), *module.buffers())]
         taken = [settings(module) for module in self.modules]
-        taken += [requested(), torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)]
+        taken.append(surroundings(kind))
         for group in self.optimizer.param_groups:
             for param in group["params"]:
                 tensors.append(param)

@@ -1,5 +1,9 @@
 """What a module's forward depends on beside its tensors."""
 
+import torch
+
+from ._dispatch import requested
+
 _PLAIN = frozenset({bool, int, float, str, type(None), tuple})
 
 
@@ -25,3 +29,8 @@ def settings(module):
         )
         for part in module.modules()
     ]
+
+
+def surroundings(kind):
+    """What is set around it, on this kind of device: autocast's dtype where it is on, and the backend asked for."""
+    return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind), requested()

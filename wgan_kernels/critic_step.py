@@ -7,10 +7,9 @@ from torch import nn
 
 from . import _checks, _layout
 from ._capture import Captured
-from ._dispatch import requested
 from ._heap import keep_freed_memory
 from ._precision import PRECISIONS, in_precision, wide
-from ._settings import settings
+from ._settings import settings, surroundings
 from ._tuning import fastest
 from .one_pass import Refused, trace
 from .ops.interpolate import interpolate
@@ -85,8 +84,7 @@ class CriticStep:
             return
         modules = self._captured.modules
         kind = next((param.device.type for module in modules for param in module.parameters()), "cpu")
-        autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
-        now = autocast, requested(), [settings(module) for module in modules]
+        now = surroundings(kind), [settings(module) for module in modules]
         if now == self._traced_for:
             return
         self._traced_for, self._program = now, None

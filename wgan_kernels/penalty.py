@@ -122,7 +122,7 @@ def _penalty(critic, x, target, one_sided):
     how, x = {"target": target, "one_sided": one_sided}, x.detach()
 
     def by_calls(x):
-        return gradient_norm_penalty(input_gradient(critic, x), **how)
+        return gradient_norm_penalty(_input_gradient(critic, x), **how)
 
     penalty = by_program(critic, x, by_calls, **how)
     penalty = by_calls(x) if penalty is None else penalty
@@ -132,6 +132,10 @@ def _penalty(critic, x, target, one_sided):
 def input_gradient(critic, x):
     """∇ₓ Σ critic(x): [B, …], by the critic's calls; a part of its graph wherever gradients are enabled."""
     _check(critic)
+    return _input_gradient(critic, x)
+
+
+def _input_gradient(critic, x):
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x.detach().requires_grad_()

@@ -10,8 +10,7 @@ from torch import nn
 from torch.nn.modules import module as _module
 
 from .. import _layout
-from .._dispatch import requested
-from .._settings import settings
+from .._settings import settings, surroundings
 from ..ops.norm_penalty import gradient_norm_penalty, with_derivative
 from ..second_order import is_recorded_plainly
 from .nodes import Layer, Piecewise, Reshape
@@ -79,7 +78,7 @@ _known = weakref.WeakKeyDictionary()  # {critic: (what it was made for, Idle or 
 def _programs_of(critic):
     if type(critic) is not nn.Sequential:
         return None
-    now = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu"), requested(), settings(critic)
+    now = surroundings("cpu"), settings(critic)
     made_for, idle = _known.get(critic, (None, None))
     if made_for != now:
         idle = _trace(critic)

@@ -17,8 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+import script
+
 from wgan_kernels.training import atomic
-from wgan_kernels.training._optional import MissingPackage, optional
+from wgan_kernels.training._optional import optional
 from wgan_kernels.training.errors import UsageError
 
 EXAMPLES = Path(__file__).parent
@@ -93,15 +95,10 @@ def gallery(only: tuple[Name, ...] = get_args(Name), page: Path = EXAMPLES.paren
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0 done, 2 an experiment failed, or a file is missing, 130 stopped."""
-    try:
-        optional("tyro", "the command line").cli(gallery, args=arguments)
-    except (UsageError, MissingPackage) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; what the gallery says of the experiments before stays", file=sys.stderr)
-        return 130
-    return 0
+    return script.status(
+        lambda: optional("tyro", "the command line").cli(gallery, args=arguments),
+        stopped="stopped; what the gallery says of the experiments before stays",
+    )
 
 
 if __name__ == "__main__":

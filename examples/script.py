@@ -40,17 +40,25 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
 
 
 def main(options: type, run: Callable, description: str, arguments: Sequence[str] | None = None) -> int:
-    """``run`` with the options of the command line. Returns the exit status: 0 done, 2 wrong arguments, 130 stopped."""
+    """``run`` with the options of the command line. Returns the exit status."""
+
+    def asked() -> None:
+        options_asked = optional("tyro", "the command line").cli(options, args=arguments, description=description)
+        options_asked.check()
+        torch.set_num_threads(options_asked.threads)
+        run(options_asked)
+
+    return status(asked)
+
+
+def status(run: Callable[[], None], stopped: str = "stopped") -> int:
+    """Runs it. Returns the exit status: 0 done, 2 wrong arguments or something is missing, 130 stopped."""
     try:
-        tyro = optional("tyro", "the command line")
-        asked = tyro.cli(options, args=arguments, description=description)
-        asked.check()
-        torch.set_num_threads(asked.threads)
-        run(asked)
+        run()
     except (UsageError, MissingPackage) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        print(stopped, file=sys.stderr)
         return 130
     return 0

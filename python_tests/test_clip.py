@@ -185,6 +185,33 @@ def test_ends_by_name():
             assert tensor.tolist() == expected
 
 
+@in_every_dtype
+def test_a_list_of_plain_tensors_is_read_at_once(dtype):
+    """By DLPack's table of functions, which every torch that is supported has."""
+    tensors = [*awkward_list(dtype, "cpu"), nn.Parameter(torch.randn(3, 4, dtype=dtype))]
+    expected = [tensor.detach().clamp(-0.3, 0.3) for tensor in tensors]
+    assert _native.cpu.clip_list(tensors, -0.3, 0.3)
+    assert_same([tensor.detach() for tensor in tensors], expected)
+
+
+UNREADABLE = {
+    "sparse": lambda: torch.eye(2).to_sparse(),
+    "meta": lambda: torch.empty(2, device="meta"),
+    "int": lambda: torch.ones(2, dtype=torch.int32),
+    "complex": lambda: torch.ones(2, dtype=torch.complex64),
+    "float8": lambda: torch.ones(2).to(torch.float8_e5m2),
+    "expanded": lambda: torch.ones(1).expand(3),
+    "no tensor": lambda: 2.0,
+}
+
+
+@pytest.mark.parametrize("other", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_list_with_something_else_is_left_alone(other):
+    first = torch.full((3,), 2.0)
+    assert _native.cpu.clip_list([first, other(), first], -1.0, 1.0) is False
+    assert first.tolist() == [2.0] * 3
+
+
 def test_subclasses_take_the_operator():
     """A subclass may override what clamping means, so the list shortcut leaves it to the dispatcher."""
 

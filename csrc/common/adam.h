@@ -31,9 +31,9 @@ void adam_(const std::vector<Tensor> params, const std::vector<Tensor> grads, co
            const std::vector<Tensor> exp_avg_sqs, const std::vector<Tensor> steps, std::optional<Tensor> lr_tensor,
            std::optional<Tensor> grad_scale, std::optional<Tensor> found_inf, double lr, double beta1, double beta2,
            double eps, double weight_decay, double clip, bool maximize) {
-  ParameterList list(kDevice());
-  add_lists("adam_", list, {&params, &grads, &exp_avgs, &exp_avg_sqs}, steps);
-  const StepScalars step = step_scalars("adam_", list, lr_tensor, grad_scale, found_inf, lr, clip, maximize);
+  ParameterList list;
+  add_lists("adam_", kDevice(), list, {&params, &grads, &exp_avgs, &exp_avg_sqs}, steps);
+  const StepScalars step = step_scalars("adam_", kDevice(), list, lr_tensor, grad_scale, found_inf, lr, clip, maximize);
   adam_step(list, {step, beta1, beta2, eps, weight_decay});
 }
 

@@ -15,26 +15,25 @@ void clip_spans(const std::vector<Span>& spans, int32_t device_index, double low
 // The memory of tensors that all lie on the device of the first.
 class SpanList {
  public:
-  SpanList(int32_t device, size_t tensors) : device_(device) { spans_.reserve(tensors); }
+  explicit SpanList(size_t tensors) { spans_.reserve(tensors); }
 
-  Added add(AtenTensorHandle tensor) {
-    return device_index_.is_that_of(tensor) ? add_tensor(tensor, device_, spans_) : Added::device;
-  }
+  Added add(const View& view) { return device_index_.is_that_of(view) ? add_view(view, spans_) : Added::device; }
 
   void clip(double low, double high) const { clip_spans(spans_, device_index_.value, low, high); }
 
  private:
-  int32_t device_;
-  DeviceIndex device_index_{device_};
+  DeviceIndex device_index_;
   std::vector<Span> spans_;
 };
 
 // params: tensors of any shapes, strides and dtypes, clamped in place
 template <int32_t (*kDevice)()>
 void clip_(const std::vector<Tensor> params, double low, double high) {
-  SpanList list(kDevice(), params.size());
+  SpanList list(params.size());
   for (size_t i = 0; i < params.size(); ++i) {
-    const Added added = list.add(params[i].get());
+    View view;
+    Added added = read_tensor(params[i].get(), kDevice(), view);
+    if (added == Added::yes) added = list.add(view);
     STD_TORCH_CHECK(added == Added::yes, "clip_: params[", i, "] ", explain(added));
   }
   list.clip(low, high);

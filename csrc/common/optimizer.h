@@ -44,31 +44,37 @@ struct Interval {
   WGAN_HD T operator()(compute_t<T> w) const { return math::clip<compute_t<T>>(static_cast<T>(w), low, high); }
 };
 
-inline void add_lists(const char* op, ParameterList& list, std::initializer_list<const std::vector<Tensor>*> lists,
-                      const std::vector<Tensor>& steps) {
+// The lists of an operator, params first, for a kernel on this kind of device.
+inline void add_lists(const char* op, int32_t device, ParameterList& list,
+                      std::initializer_list<const std::vector<Tensor>*> lists, const std::vector<Tensor>& steps) {
   const size_t count = steps.size();
+  View view;
   int l = 0;
   for (const std::vector<Tensor>* tensors : lists) {
     STD_TORCH_CHECK(tensors->size() == count || (l > 2 && tensors->empty()), op, ": lists of different lengths");
     for (size_t i = 0; i < tensors->size(); ++i) {
-      STD_TORCH_CHECK(list.add(l, i, (*tensors)[i].get()), op, ": tensor ", i, " of list ", l,
+      STD_TORCH_CHECK(read_tensor((*tensors)[i].get(), device, view) == Added::yes && list.add(l, i, view), op,
+                      ": tensor ", i, " of list ", l,
                       " must be a dense tensor of float64, float32, float16 or bfloat16 on the device of the kernel, "
                       "of the dtype, shape and strides of its parameter");
     }
     ++l;
   }
   for (size_t i = 0; i < count; ++i) {
-    STD_TORCH_CHECK(list.add_step(i, steps[i].get()), op, ": step ", i, " must be one float32 on the device");
+    STD_TORCH_CHECK(read_tensor(steps[i].get(), device, view) == Added::yes && list.add_step(i, view), op, ": step ", i,
+                    " must be one float32 on the device");
   }
 }
 
-inline StepScalars step_scalars(const char* op, ParameterList& list, const std::optional<Tensor>& lr_tensor,
-                                const std::optional<Tensor>& grad_scale, const std::optional<Tensor>& found_inf,
-                                double lr, double clip, bool maximize) {
+inline StepScalars step_scalars(const char* op, int32_t device, ParameterList& list,
+                                const std::optional<Tensor>& lr_tensor, const std::optional<Tensor>& grad_scale,
+                                const std::optional<Tensor>& found_inf, double lr, double clip, bool maximize) {
   StepScalars step{{}, {}, {}, lr, clip, maximize};
   const auto read = [&](const char* name, const std::optional<Tensor>& tensor, DeviceScalar& scalar) {
-    STD_TORCH_CHECK(!tensor || list.add_scalar(tensor->get(), scalar), op, ": ", name,
-                    " must be one float32 or float64 on the device");
+    View view;
+    STD_TORCH_CHECK(
+        !tensor || (read_tensor(tensor->get(), device, view) == Added::yes && list.add_scalar(view, scalar)), op, ": ",
+        name, " must be one float32 or float64 on the device");
   };
   read("lr_tensor", lr_tensor, step.lr_tensor);
   read("grad_scale", grad_scale, step.grad_scale);

@@ -18,14 +18,11 @@ struct Parameter {
 
 // Sizes and strides, which belong to the tensor; null for a contiguous one, which needs no look at them.
 struct Order {
-  int64_t dim = 0, *sizes = nullptr, *strides = nullptr;
+  int64_t dim = 0;
+  const int64_t *sizes = nullptr, *strides = nullptr;
 
   Order() = default;
-  explicit Order(AtenTensorHandle tensor) {
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(tensor, &dim));
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor, &sizes));
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor, &strides));
-  }
+  explicit Order(const View& view) : dim(view.dim), sizes(view.sizes), strides(view.strides) {}
 
   bool same_as(const Order& other) const {
     if (dim != other.dim) return false;
@@ -53,39 +50,34 @@ struct DeviceScalar {
   bool is_double = false;
 };
 
-// Reads the lists of an optimizer step tensor by tensor, params first, which have to live as long.
+// Gathers the lists of an optimizer step tensor by tensor, params first, which have to live as long.
 class ParameterList {
  public:
-  explicit ParameterList(int32_t device) : device_(device) {}
-
   // The i-th tensor of a list. False where a kernel cannot take it: it has gaps, or is of another device, dtype, shape
   // or order in memory than its parameter.
-  bool add(int list, int64_t i, AtenTensorHandle tensor) {
-    View view;
-    if (!read(tensor, view)) return false;
+  bool add(int list, int64_t i, const View& view) {
+    if (!device_index_.is_that_of(view)) return false;
     if (list == 0) {
       parameters_.push_back({{view.data}, nullptr, view.count, view.type});
-      orders_.push_back(view.contiguous ? Order{} : Order(tensor));
+      orders_.push_back(view.contiguous ? Order{} : Order(view));
       return view.contiguous || orders_.back().is_one_run(view.count);
     }
     Parameter& parameter = parameters_.at(i);
     parameter.data[list] = view.data;
     if (view.type != parameter.type || view.count != parameter.count) return false;
-    return orders_[i].strides == nullptr ? view.contiguous : orders_[i].same_as(Order(tensor));
+    return orders_[i].strides == nullptr ? view.contiguous : orders_[i].same_as(Order(view));
   }
 
   // The i-th step count, one float32.
-  bool add_step(int64_t i, AtenTensorHandle tensor) {
-    View view;
-    if (!read(tensor, view)) return false;
+  bool add_step(int64_t i, const View& view) {
+    if (!device_index_.is_that_of(view)) return false;
     parameters_.at(i).step = static_cast<float*>(view.data);
     return view.type == ScalarType::Float && view.count == 1;
   }
 
   // A number in device memory.
-  bool add_scalar(AtenTensorHandle tensor, DeviceScalar& scalar) {
-    View view;
-    if (!read(tensor, view)) return false;
+  bool add_scalar(const View& view, DeviceScalar& scalar) {
+    if (!device_index_.is_that_of(view)) return false;
     scalar = {view.data, view.type == ScalarType::Double};
     return view.count == 1 && (view.type == ScalarType::Double || view.type == ScalarType::Float);
   }
@@ -94,13 +86,7 @@ class ParameterList {
   int32_t device_index() const { return device_index_.value; }
 
  private:
-  // All lie on the device of the first.
-  bool read(AtenTensorHandle tensor, View& view) {
-    return device_index_.is_that_of(tensor) && read_tensor(tensor, device_, view) == Added::yes;
-  }
-
-  int32_t device_;
-  DeviceIndex device_index_{device_};
+  DeviceIndex device_index_;  // all lie on one
   std::vector<Parameter> parameters_;
   std::vector<Order> orders_;
 };

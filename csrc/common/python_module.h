@@ -12,12 +12,8 @@ namespace wgan {
 
 // Whether a tensor stands for the negative of what is in its memory, as the imaginary part of a conjugate does. Such
 // views have their elements two apart, so that most tensors need not be asked; the stable ABI could not answer.
-inline bool is_negated(PyObject* object, AtenTensorHandle tensor) {
-  bool contiguous;
-  int64_t count;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_is_contiguous(tensor, &contiguous));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_numel(tensor, &count));
-  if (contiguous && count > 1) return false;
+inline bool is_negated(PyObject* object, const View& view) {
+  if (view.contiguous && view.count > 1) return false;
   PyObject* answer = PyObject_CallMethod(object, "is_neg", nullptr);
   const bool negated = answer != Py_False;
   Py_XDECREF(answer);
@@ -31,11 +27,12 @@ PyObject* clip_list(PyObject*, PyObject* args) {
   PyObject* tensors;
   double low, high;
   if (!PyArg_ParseTuple(args, "O!dd", &PyList_Type, &tensors, &low, &high)) return nullptr;
-  SpanList list(kDevice(), PyList_Size(tensors));
-  const auto add = [&](int64_t i, AtenTensorHandle tensor) {
-    return !is_negated(PyList_GetItem(tensors, i), tensor) && list.add(tensor) == Added::yes;
+  if (tensor_reader() == nullptr) Py_RETURN_FALSE;
+  SpanList list(PyList_Size(tensors));
+  const auto add = [&](int64_t i, const View& view) {
+    return !is_negated(PyList_GetItem(tensors, i), view) && list.add(view) == Added::yes;
   };
-  if (!read_list(tensors, add)) Py_RETURN_FALSE;
+  if (!read_list(tensors, kDevice(), add)) Py_RETURN_FALSE;
   if (!unlocked([&] { list.clip(low, high); })) return nullptr;
   Py_RETURN_TRUE;
 }
@@ -46,23 +43,22 @@ struct StepArguments {
   StepScalars scalars;
 
   // lists: a tuple of lists, params first; false where an operator has to look into it.
-  bool read(ParameterList& parameters) {
+  bool read(int32_t device, ParameterList& parameters) {
+    if (tensor_reader() == nullptr) return false;
     const Py_ssize_t count = PyList_Size(steps);
     for (Py_ssize_t l = 0; l < PyTuple_Size(lists); ++l) {
       PyObject* list = PyTuple_GetItem(lists, l);
       const Py_ssize_t size = PyList_Size(list);
       if (size != count && (l <= 2 || size != 0)) return false;
-      const auto add = [&](int64_t i, AtenTensorHandle tensor) {
-        return parameters.add(static_cast<int>(l), i, tensor);
-      };
-      if (!read_list(list, add)) return false;
+      const auto add = [&](int64_t i, const View& view) { return parameters.add(static_cast<int>(l), i, view); };
+      if (!read_list(list, device, add)) return false;
     }
-    const auto add_step = [&](int64_t i, AtenTensorHandle tensor) { return parameters.add_step(i, tensor); };
+    const auto add_step = [&](int64_t i, const View& view) { return parameters.add_step(i, view); };
     const auto scalar = [&](PyObject* object, DeviceScalar& scalar) {
-      const auto add_scalar = [&](AtenTensorHandle tensor) { return parameters.add_scalar(tensor, scalar); };
-      return object == Py_None || read_tensor_object(object, add_scalar);
+      View view;
+      return object == Py_None || (read_tensor(object, device, view) && parameters.add_scalar(view, scalar));
     };
-    return read_list(steps, add_step) && scalar(lr_tensor, scalars.lr_tensor) &&
+    return read_list(steps, device, add_step) && scalar(lr_tensor, scalars.lr_tensor) &&
            scalar(grad_scale, scalars.grad_scale) && scalar(found_inf, scalars.found_inf);
   }
 };
@@ -70,8 +66,8 @@ struct StepArguments {
 // f(list) → whether it was done. Where not, nothing was written.
 template <class F>
 PyObject* step_lists(int32_t device, StepArguments& arguments, const F& f) {
-  ParameterList list(device);
-  if (!arguments.read(list)) Py_RETURN_FALSE;
+  ParameterList list;
+  if (!arguments.read(device, list)) Py_RETURN_FALSE;
   if (!unlocked([&] { f(list); })) return nullptr;
   Py_RETURN_TRUE;
 }

@@ -34,9 +34,10 @@ void rmsprop_(const std::vector<Tensor> params, const std::vector<Tensor> grads,
               const std::vector<Tensor> steps, std::optional<Tensor> lr_tensor, std::optional<Tensor> grad_scale,
               std::optional<Tensor> found_inf, double lr, double alpha, double eps, double weight_decay,
               double momentum, double clip, bool maximize) {
-  ParameterList list(kDevice());
-  add_lists("rmsprop_", list, {&params, &grads, &square_avgs, &grad_avgs, &momentum_buffers}, steps);
-  const StepScalars step = step_scalars("rmsprop_", list, lr_tensor, grad_scale, found_inf, lr, clip, maximize);
+  ParameterList list;
+  add_lists("rmsprop_", kDevice(), list, {&params, &grads, &square_avgs, &grad_avgs, &momentum_buffers}, steps);
+  const StepScalars step =
+      step_scalars("rmsprop_", kDevice(), list, lr_tensor, grad_scale, found_inf, lr, clip, maximize);
   rmsprop_step(list, {step, alpha, eps, weight_decay, momentum, !grad_avgs.empty()});
 }
 

@@ -1,5 +1,4 @@
-// What a multi-tensor loop needs to know of each tensor, read through the stable ABI without a Tensor object each: a
-// shared_ptr and a copy per tensor would cost more than clipping four weights.
+// What a multi-tensor loop needs to know of each tensor.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -42,9 +41,9 @@ inline const char* explain(Added added) {
 namespace detail {
 
 // Asked for once: a call each would be a tenth of what reading a tensor costs.
-inline const int32_t kStrided = aoti_torch_layout_strided(), kFloat32 = aoti_torch_dtype_float32(),
-                     kFloat64 = aoti_torch_dtype_float64(), kFloat16 = aoti_torch_dtype_float16(),
-                     kBFloat16 = aoti_torch_dtype_bfloat16();
+inline const int32_t kCpu = aoti_torch_device_type_cpu(), kStrided = aoti_torch_layout_strided(),
+                     kFloat32 = aoti_torch_dtype_float32(), kFloat64 = aoti_torch_dtype_float64(),
+                     kFloat16 = aoti_torch_dtype_float16(), kBFloat16 = aoti_torch_dtype_bfloat16();
 
 // Splits a tensor of any strides into spans along its densest dimension, after merging the dimensions that are one run.
 inline Added add_strided(void* data, ScalarType type, int64_t itemsize, int64_t dim, const int64_t* sizes,
@@ -82,16 +81,33 @@ inline Added add_strided(void* data, ScalarType type, int64_t itemsize, int64_t 
 // A tensor's memory as a leaf sees it; nothing is written.
 struct View {
   void* data;
-  int64_t count;
+  int64_t count, dim;
+  const int64_t *sizes, *strides;  // the tensor's own
   ScalarType type;
+  int32_t device_index;
   bool contiguous;
+
+  // From its sizes and strides.
+  void measure() {
+    count = 1;
+    contiguous = true;
+    for (int64_t d = dim - 1; d >= 0; --d) {
+      contiguous = contiguous && (sizes[d] == 1 || strides[d] == count);
+      count *= sizes[d];
+    }
+    contiguous = contiguous || count == 0;
+  }
 };
 
-// device: the kind of device that the kernel runs on, as aoti_torch_device_type_cpu() names it.
+// An operator's argument, through the stable ABI without a Tensor object: a shared_ptr and a copy per tensor would cost
+// more than clipping four weights. device: the kind of device that the kernel runs on, as aoti_torch_device_type_cpu()
+// names it.
 inline Added read_tensor(AtenTensorHandle tensor, int32_t device, View& view) {
   int32_t actual, dtype, layout;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor, &actual));
   if (actual != device) return Added::device;
+  view.device_index = 0;  // there is one CPU, which may be called −1 or 0
+  if (device != detail::kCpu) STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor, &view.device_index));
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(tensor, &layout));
   if (layout != detail::kStrided) return Added::layout;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor, &dtype));
@@ -106,45 +122,38 @@ inline Added read_tensor(AtenTensorHandle tensor, int32_t device, View& view) {
   } else {
     return Added::dtype;
   }
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_numel(tensor, &view.count));
+  int64_t *sizes, *strides;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(tensor, &view.dim));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor, &sizes));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor, &strides));
+  view.sizes = sizes;
+  view.strides = strides;
+  view.measure();
   view.data = nullptr;
   if (view.count != 0) STABLE_TORCH_ERROR_CODE_CHECK(torch_get_mutable_data_ptr(tensor, &view.data));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_is_contiguous(tensor, &view.contiguous));
   return Added::yes;
 }
 
-// Which device of its kind the tensors of a list are on: that of the first. There is one CPU, and nobody is asked.
+// Which device of its kind the tensors of a list are on: that of the first.
 struct DeviceIndex {
-  explicit DeviceIndex(int32_t device) : value(device == aoti_torch_device_type_cpu() ? 0 : kUnknown) {}
-
-  bool is_that_of(AtenTensorHandle tensor) {
-    if (is_cpu) return true;
-    int32_t index;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor, &index));
-    if (value == kUnknown) value = index;
-    return index == value;
+  bool is_that_of(const View& view) {
+    if (value == kUnknown) value = view.device_index;
+    return view.device_index == value;
   }
 
   static constexpr int32_t kUnknown = -1;
-  int32_t value;
-  bool is_cpu = value == 0;
+  int32_t value = kUnknown;
 };
 
 // Appends a tensor's memory.
-inline Added add_tensor(AtenTensorHandle tensor, int32_t device, std::vector<Span>& spans) {
-  View view;
-  const Added added = read_tensor(tensor, device, view);
-  if (added != Added::yes || view.count == 0) return added;
+inline Added add_view(const View& view, std::vector<Span>& spans) {
+  if (view.count == 0) return Added::yes;
   if (view.contiguous) {
     spans.push_back({view.data, view.count, 1, view.type});
     return Added::yes;
   }
-  int64_t dim, *sizes, *strides;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(tensor, &dim));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor, &sizes));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor, &strides));
   const int64_t itemsize = view.type == ScalarType::Double ? 8 : view.type == ScalarType::Float ? 4 : 2;
-  return detail::add_strided(view.data, view.type, itemsize, dim, sizes, strides, spans);
+  return detail::add_strided(view.data, view.type, itemsize, view.dim, view.sizes, view.strides, spans);
 }
 
 }  // namespace wgan

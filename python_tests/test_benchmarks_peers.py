@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -121,6 +122,25 @@ def test_what_a_peer_cannot_do_is_one_line_and_it_lives_on(bench):
     finally:
         peer.close()
     assert peer.process.returncode == 0
+
+
+def test_ctrl_c_while_an_answer_is_awaited_leaves_nothing_to_wait_for(monkeypatch):
+    """However early: the thread that would end a late answer may just have started."""
+    from benchmarks.peers import process
+
+    class Interrupted(threading.Timer):
+        def start(self):
+            super().start()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(process.threading, "Timer", Interrupted)
+    before = threading.enumerate()
+    peer = process.Process("json.tool")
+    with pytest.raises(KeyboardInterrupt):
+        peer.hear()
+    peer.close()
+    left = set(threading.enumerate()) - set(before)
+    assert all(thread.finished.is_set() for thread in left)
 
 
 def test_half_precision_is_not_asked_of_peers(bench, tmp_path):

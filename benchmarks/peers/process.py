@@ -59,8 +59,8 @@ class Process:
             PeerError: there is no answer, or the answer is an error.
         """
         late = threading.Timer(SECONDS, self.process.kill)
-        late.start()
         try:
+            late.start()  # in here: had Ctrl-C come meanwhile, nobody could leave before it is over
             line = self.process.stdout.readline()
         finally:
             late.cancel()

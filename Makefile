@@ -6,7 +6,7 @@ PY     := $(VENV)/bin/python
 TORCH  ?= 2.13.0
 WHEEL_CHECK := build/wheel-check
 # Tests of the source tree, of its benchmarks and of training: not for an installed wheel, or in need of torchvision.
-NOT_OF_THE_WHEEL := benchmarks_* build cuda_code cuda_on_host gallery* gpu_check imports layout philox sample train_mnist training_* wheel
+NOT_OF_THE_WHEEL := benchmarks_* build cuda_code cuda_on_host equal_minutes examples gallery* gpu_check imports layout philox sample train train_mnist training_* wheel
 NATIVE := setup.py pyproject.toml $(wildcard csrc/*/*)
 CXX_FILES = $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 

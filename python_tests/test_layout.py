@@ -175,3 +175,15 @@ def test_the_reference_has_every_public_name():
     pairs |= {name: (getattr(wk.optim, name), getattr(wk.reference.optim, name)) for name in wk.optim.__all__}
     for name, (ours, spec) in pairs.items():
         assert list(inspect.signature(ours).parameters) == list(inspect.signature(spec).parameters), name
+
+
+def test_what_needs_the_source_tree_is_not_run_on_the_wheel():
+    """`make wheel-check` copies tests and benchmarks, no examples."""
+    import re
+    from fnmatch import fnmatch
+
+    names = re.search(r"^NOT_OF_THE_WHEEL := (.*)", (ROOT / "Makefile").read_text(), re.M)[1].split()
+    of_examples = [path for path in (ROOT / "python_tests").glob("test_*.py") if "example" in path.read_text()]
+    assert len(of_examples) > 5
+    missed = [path.stem for path in of_examples if not any(fnmatch(path.stem, f"test_{name}") for name in names)]
+    assert not missed

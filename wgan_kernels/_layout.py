@@ -12,6 +12,8 @@ def alike(*tensors):
 
     Copies only what is not in that format already. Differentiable.
     """
+    if all(tensor.is_contiguous() for tensor in tensors):  # in half the time of copying nothing
+        return tensors
     format_ = memory_format(tensors[0])
     return tuple(tensor.contiguous(memory_format=format_) for tensor in tensors)
 

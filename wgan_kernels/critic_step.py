@@ -170,7 +170,7 @@ class CriticStep:
         samples = in_memory(torch.cat([real, fake, points]))
         scores, gradients = self._program.run(samples, 2 * batch, seed, tangent)
         self.optimizer.zero_grad()
-        for param, grad in gradients.items():
+        for param, grad in gradients:
             param.grad = grad
         real_scores, fake_scores, _ = wide(scores).split(batch)
         return _metrics(real_scores, fake_scores, self.weight, **found)

@@ -116,13 +116,14 @@ def _zero_centred(critic, name, samples):
 
 
 def _penalty(critic, x, target, one_sided):
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():
-        keep_freed_memory()
-    _check(critic)
+    if not torch.compiler.is_compiling():
+        _check_mode()
+        if x.is_cpu:
+            keep_freed_memory()
     how, x = {"target": target, "one_sided": one_sided}, x.detach()
 
     def by_calls(x):
-        return gradient_norm_penalty(_input_gradient(critic, x), **how)
+        return gradient_norm_penalty(input_gradient(critic, x), **how)
 
     penalty = by_program(critic, x, by_calls, **how)
     penalty = by_calls(x) if penalty is None else penalty
@@ -131,11 +132,11 @@ def _penalty(critic, x, target, one_sided):
 
 def input_gradient(critic, x):
     """∇ₓ Σ critic(x): [B, …], by the critic's calls; a part of its graph wherever gradients are enabled."""
-    _check(critic)
-    return _input_gradient(critic, x)
-
-
-def _input_gradient(critic, x):
+    if not callable(critic):
+        raise TypeError(f"critic: expected a callable Tensor → Tensor, got {type(critic).__name__}")
+    _checks.unsharded("critic", critic)
+    if not torch.compiler.is_compiling():
+        _check_mode()
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -154,9 +155,6 @@ def _input_gradient(critic, x):
     return grad
 
 
-def _check(critic):
-    if not callable(critic):
-        raise TypeError(f"critic: expected a callable Tensor → Tensor, got {type(critic).__name__}")
-    _checks.unsharded("critic", critic)
-    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
+def _check_mode():
+    if torch.is_inference_mode_enabled():
         raise RuntimeError("inference mode is on, in which there are no gradients: leave it, or use torch.no_grad()")

@@ -70,9 +70,11 @@ class Layer(Node):
     def forward(self, split, x):
         self.split, self.given, self.dtype = split, (self.module.weight, self.module.bias), x.dtype
         device = "cpu" if x.is_cpu else x.device.type
-        rounds = x.dtype is not torch.float64 and torch.is_autocast_enabled(device)
+        rounds = torch.is_autocast_enabled(device) and x.dtype is not torch.float64
         self.rounded = torch.get_autocast_dtype(device) if rounds else None
-        self.x, weight, bias = (self._rounded(given) for given in (x, *self.given))
+        self.x, weight, bias = x, *self.given
+        if self.rounded is not None:
+            self.x, weight, bias = map(self._rounded, (x, *self.given))
         # A convolution's channels-last once for all sweeps, else each would copy it.
         is_as_images = x.dim() == weight.dim() and not x.is_contiguous()
         self.weight = weight.contiguous(memory_format=_layout.memory_format(x)) if is_as_images else weight

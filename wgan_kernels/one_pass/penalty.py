@@ -31,7 +31,8 @@ def penalty(critic, x, by_calls, **how):
     idle = _programs_of(critic)
     if idle is None:
         return None
-    params = {param: None for part in idle.parts for param in part._parameters.values() if param is not None}
+    of_parts = (param for part in idle.parts for param in part._parameters.values() if param is not None)
+    params = list({id(param): param for param in of_parts}.values())  # a parameter's hash is a function in Python
     if not all(map(_is_plain, params)) or not any(param.requires_grad for param in params):
         return None
     if x.dim() == 4 and _GAINS * x.numel() > sum(param.numel() for param in params):
@@ -39,7 +40,9 @@ def penalty(critic, x, by_calls, **how):
     try:
         if torch.is_grad_enabled():
             return Penalty.apply(by_calls, idle, how, x, *(param for param in params if param.requires_grad))
-        return gradient_norm_penalty(idle.return_(*_begun(idle, x)), **how)
+        program, gradient = _begun(idle, x)
+        idle.return_(program)
+        return gradient_norm_penalty(gradient, **how)
     except Refused as reason:
         idle.refused = reason
         return None
@@ -66,10 +69,9 @@ class Idle:
         except IndexError:
             return Program([(copy.copy(node), reads) for node, reads in self.program.steps])
 
-    def return_(self, program, result):
+    def return_(self, program):
         program.forget()
         self.programs.append(program)
-        return result
 
 
 _known = weakref.WeakKeyDictionary()  # {critic: (what it was made for, Idle or None)}
@@ -116,8 +118,9 @@ class Penalty(torch.autograd.Function):
         if ctx.program is None:  # the graph was kept, and is run once more
             ctx.program, _ = _begun(ctx.idle, x)
         program, ctx.program = ctx.program, None
-        gradients = ctx.idle.return_(program, program.finish(delta * derivative))
-        return None, None, None, None, *map(gradients.get, ctx.params)
+        gradients = {id(param): grad for param, grad in program.finish(delta * derivative)}
+        ctx.idle.return_(program)
+        return None, None, None, None, *(gradients.get(id(param)) for param in ctx.params)
 
 
 def _begun(idle, x):

@@ -64,7 +64,7 @@ class Program:
             tangent: (gradient at the interpolated samples) → the penalty's derivative with respect to it.
 
         Returns:
-            (scores: [N, …], gradients: {parameter: tensor}).
+            (scores: [N, …], [(parameter, gradient)]).
 
         Raises:
             Refused: for what only shapes can tell.
@@ -84,16 +84,17 @@ class Program:
 
     @torch.no_grad()
     def finish(self, tangent):
-        """The other sweeps: {parameter: gradient}."""
+        """The other sweeps: [(parameter, gradient)]."""
         in_memory = tangent.stride() == self.x_hat.stride()
         self._pushforward(tangent if in_memory else torch.empty_like(self.x_hat).copy_(tangent))
         if self.is_curved:
             self._curvature()
-        gradients = {}
+        gradients = {}  # by identity: a parameter's hash is a function in Python
         for node, _ in self.steps:
             for param, grad in node.gradients():
-                gradients[param] = grad if param not in gradients else gradients[param] + grad
-        return gradients
+                _, before = gradients.get(id(param), (param, None))
+                gradients[id(param)] = param, grad if before is None else before + grad
+        return list(gradients.values())
 
     def forget(self):
         """Lets go of what the sweeps have saved."""
@@ -109,12 +110,12 @@ class Program:
 
     def _pullback(self, seed, split):
         """The gradient at the input, of whose rows only those from ``split`` on are wanted."""
-        interpolated = slice(split - len(seed), None)
+        interpolated = slice(split - len(seed), None) if split else None  # None: all
         deltas = [None] * len(self.steps) + [seed]
         for i, (node, reads) in reversed(list(enumerate(self.steps, 1))):
             pulled = node.pullback(deltas[i], interpolated if all(self.bare[j] for j in reads) else None)
             for source, delta in zip(reads, pulled, strict=True):
-                if self.bare[source]:
+                if interpolated is not None and self.bare[source]:
                     delta = delta[interpolated]
                 deltas[source] = delta if deltas[source] is None else deltas[source] + delta
             deltas[i] = None

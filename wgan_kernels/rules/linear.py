@@ -4,11 +4,16 @@ import torch.nn.functional as F
 
 from .bilinear import Maps, bilinear
 
+
+def _rows(x):
+    return x if x.dim() == 2 else x.flatten(0, -2)
+
+
 MAPS = Maps(
     forward=lambda x, w, b, how: F.linear(x, w, b),
     pullback=lambda delta, w, x, how: delta @ w,
-    weight_gradient=lambda x, delta, w, how: delta.flatten(0, -2).t() @ x.flatten(0, -2),
-    bias_gradient=lambda delta, how: delta.flatten(0, -2).sum(0),
+    weight_gradient=lambda x, delta, w, how: _rows(delta).t() @ _rows(x),
+    bias_gradient=lambda delta, how: _rows(delta).sum(0),
 )
 _matrices = bilinear(MAPS)
 

@@ -9,6 +9,9 @@ from PIL import Image
 from wgan_kernels.training import data
 from wgan_kernels.training.config import Config
 
+pytest.importorskip("tyro", reason="the command line needs tyro")
+pytest.importorskip("ot", reason="the judges need POT")
+
 
 @pytest.fixture
 def example(example, monkeypatch):
@@ -37,7 +40,7 @@ def test_the_ways_train_alike(example):
 
 def test_the_record(example, tmp_path):
     out = tmp_path / "equal.png"
-    config = example.Config(out=out, minutes=0.02, points=2, samples=100, threads=1)
+    config = example.Config(out=out, device="cpu", minutes=0.02, points=2, samples=100, threads=1)
     measured = example.run(config)
     for of in measured["rows"].values():
         assert [row["seconds"] >= 0.6 * part for part, row in enumerate(of, 1)] == [True, True]

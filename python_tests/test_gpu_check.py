@@ -1,5 +1,6 @@
 """What `make gpu-check` is made of, where there is no GPU: its steps end in time, and its selections select."""
 
+import os
 import subprocess
 import sys
 import time
@@ -19,6 +20,34 @@ child = subprocess.Popen([sys.executable, "-c", sleep])
 open(sys.argv[1], "w").write(str(child.pid))
 time.sleep(60)
 """
+
+
+# Imports as on a machine with what deep learning takes, and nothing else.
+BARE = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("tyro", "ot"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+
+
+def test_every_file_says_what_it_is_missing(tmp_path):
+    """Where nothing is installed for it: a file that cannot be imported would make the whole suite fail."""
+    (tmp_path / "bare.py").write_text(BARE)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "pytest", "-p", "bare", "-p", "no:cacheprovider", "--collect-only", "-q"]
+    found = subprocess.run(
+        [*command, "python_tests"],
+        cwd=gpu_check.ROOT,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-1000:]
 
 
 @pytest.fixture

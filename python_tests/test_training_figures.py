@@ -4,13 +4,13 @@ import math
 import random
 
 import numpy
-import ot
 import pytest
 import torch
 
 from wgan_kernels.training.metrics import correlation, modes, neighbours, transport
 from wgan_kernels.training.metrics.fid import FeatureDistance
 
+ot = pytest.importorskip("ot", reason="the Wasserstein distance needs POT")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

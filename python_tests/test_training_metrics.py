@@ -15,6 +15,7 @@ from wgan_kernels.training.metrics.images import ImageJudge
 from wgan_kernels.training.metrics.toys import ToyJudge
 from wgan_kernels.training.models import digit_classifier
 
+pytest.importorskip("ot", reason="the judges need POT")
 # Two threads are twice as fast here, and ten times as slow where another process has one of two cores.
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -297,6 +297,39 @@ def test_gradients_in_any_order_in_memory(name, backend, device):
 
 
 @on_both
+@on_every_backend
+def test_a_negated_gradient(name, backend, device):
+    """As autograd gives to a real part of a conjugate's product: its memory holds the negative."""
+    ours, spec, _ = OPTIMIZERS[name]
+    params = [torch.ones(1, device=device, requires_grad=True) for _ in range(2)]
+    zero, factor = torch.zeros(1, device=device), torch.tensor([2 + 3j], device=device)
+    for param in params:
+        (torch.complex(zero, param).conj() * factor).real.sum().backward()
+    assert params[0].grad.is_neg() and params[0].grad.tolist() == [3.0]
+    a, b = ours([params[0]], lr=0.1), spec([params[1]], lr=0.1)
+    with wk.use_backend(backend):
+        a.step()
+    b.step()
+    assert_same(params[:1], params[1:], rtol=1e-5, atol=1e-6)
+
+
+@on_both
+def test_a_state_of_another_shape_is_refused(name):
+    ours, _, _ = OPTIMIZERS[name]
+    param = torch.ones(2, 3, requires_grad=True)
+    param.grad = torch.ones_like(param)
+    optimizer = ours([param], lr=0.1)
+    optimizer.step()
+    before = param.detach().clone()
+    for key, value in optimizer.state[param].items():
+        if value is not None and value.dim() == 2:
+            optimizer.state[param][key] = value.view(3, 2)
+    with pytest.raises(RuntimeError, match="of the dtype, shape and strides of its parameter"):
+        optimizer.step()
+    assert torch.equal(param, before)
+
+
+@on_both
 def test_dispatch_modes_see_the_operator(name):
     from torch.utils._python_dispatch import TorchDispatchMode
 

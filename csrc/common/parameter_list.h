@@ -16,18 +16,18 @@ struct Parameter {
   ScalarType type;
 };
 
-// Sizes and strides, which belong to the tensor; null for a contiguous one, which needs no look at them.
+// Sizes and strides, which belong to the tensor.
 struct Order {
-  int64_t dim = 0;
-  const int64_t *sizes = nullptr, *strides = nullptr;
+  int64_t dim;
+  const int64_t *sizes, *strides;
 
-  Order() = default;
   explicit Order(const View& view) : dim(view.dim), sizes(view.sizes), strides(view.strides) {}
 
-  bool same_as(const Order& other) const {
+  bool same_as(const Order& other, int64_t count) const {
     if (dim != other.dim) return false;
     for (int64_t d = 0; d < dim; ++d) {
-      if (sizes[d] != other.sizes[d] || (sizes[d] > 1 && strides[d] != other.strides[d])) return false;
+      if (sizes[d] != other.sizes[d]) return false;
+      if (count > 0 && sizes[d] > 1 && strides[d] != other.strides[d]) return false;
     }
     return true;
   }
@@ -59,13 +59,12 @@ class ParameterList {
     if (!device_index_.is_that_of(view)) return false;
     if (list == 0) {
       parameters_.push_back({{view.data}, nullptr, view.count, view.type});
-      orders_.push_back(view.contiguous ? Order{} : Order(view));
+      orders_.emplace_back(view);
       return view.contiguous || orders_.back().is_one_run(view.count);
     }
     Parameter& parameter = parameters_.at(i);
     parameter.data[list] = view.data;
-    if (view.type != parameter.type || view.count != parameter.count) return false;
-    return orders_[i].strides == nullptr ? view.contiguous : orders_[i].same_as(Order(view));
+    return view.type == parameter.type && orders_[i].same_as(Order(view), view.count);
   }
 
   // The i-th step count, one float32.

@@ -73,7 +73,7 @@ inline bool read_tensor(PyObject* object, int32_t device, View& view) {
   view.sizes = tensor.shape;
   view.strides = tensor.strides;
   view.measure();
-  return true;
+  return view.data != nullptr || view.count == 0;  // a stand-in for zeros, or for another tensor
 }
 
 // add(i, view) → bool for every tensor of a list; false as soon as one cannot be read or added.

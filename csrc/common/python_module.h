@@ -50,7 +50,9 @@ struct StepArguments {
       PyObject* list = PyTuple_GetItem(lists, l);
       const Py_ssize_t size = PyList_Size(list);
       if (size != count && (l <= 2 || size != 0)) return false;
-      const auto add = [&](int64_t i, const View& view) { return parameters.add(static_cast<int>(l), i, view); };
+      const auto add = [&](int64_t i, const View& view) {
+        return !is_negated(PyList_GetItem(list, i), view) && parameters.add(static_cast<int>(l), i, view);
+      };
       if (!read_list(list, device, add)) return false;
     }
     const auto add_step = [&](int64_t i, const View& view) { return parameters.add_step(i, view); };

@@ -131,7 +131,7 @@ inline Added read_tensor(AtenTensorHandle tensor, int32_t device, View& view) {
   view.measure();
   view.data = nullptr;
   if (view.count != 0) STABLE_TORCH_ERROR_CODE_CHECK(torch_get_mutable_data_ptr(tensor, &view.data));
-  return Added::yes;
+  return view.data != nullptr || view.count == 0 ? Added::yes : Added::layout;
 }
 
 // Which device of its kind the tensors of a list are on: that of the first.

@@ -69,6 +69,8 @@ class Layer(Node):
 
     def forward(self, split, x):
         self.split, self.given, self.dtype = split, (self.module.weight, self.module.bias), x.dtype
+        if self.how is not None and x.dim() != self.given[0].dim():
+            raise Refused(f"{self.name}: is given {tuple(x.shape)}, of which not each is a sample")
         device = "cpu" if x.is_cpu else x.device.type
         rounds = torch.is_autocast_enabled(device) and x.dtype is not torch.float64
         self.rounded = torch.get_autocast_dtype(device) if rounds else None
@@ -176,13 +178,13 @@ class Reshape(Node):
 
     def pullback(self, delta, rows):
         delta = delta if rows is None else delta[rows]
-        return [delta.reshape(-1, *self.inner).contiguous(memory_format=self.memory)]
+        return [_shaped(delta, self.inner).contiguous(memory_format=self.memory)]
 
     def pushforward(self, t):
-        return t.reshape(-1, *self.outer)
+        return _shaped(t, self.outer)
 
     def curvature(self, r, wanted):
-        return [r.reshape(-1, *self.inner) if wanted and r is not None else None]
+        return [_shaped(r, self.inner) if wanted and r is not None else None]
 
 
 class Linear(Node):
@@ -241,6 +243,13 @@ class Join(Node):
 
     def curvature(self, r, wanted):
         return [_of(dtype, r) if wanted and r is not None else None for dtype in self.dtypes]
+
+
+def _shaped(samples, shape):
+    """As they are where nothing changes: reshape gives one sample in channels-last memory another stride, for which
+    PyTorch's weight gradient of a grouped convolution is wrong (2.15).
+    """
+    return samples if samples.shape[1:] == shape else samples.reshape(len(samples), *shape)
 
 
 def _of(dtype, tensor):

@@ -16,7 +16,7 @@ class Norm(Node):
     """
 
     curved = bends = gives = pulls = takes_tangent = True
-    saved = ("x", "delta", "stats", "wide", "bent", "sums")
+    saved = ("x", "params", "delta", "stats", "wide", "bent", "sums")
 
     def __init__(self, name, module):
         super().__init__(name, type(module).__name__)
@@ -27,8 +27,8 @@ class Norm(Node):
         """In the weights' precision, y in that of autocast."""
         if isinstance(self.module, nn.RMSNorm) and self.module.eps is None and x.dtype.itemsize < 4:
             raise Refused(f"{self.name} (RMSNorm): its eps depends on PyTorch's version in this precision; give it one")
-        self.split, self.how = split, (how := _rows(self.module, x))
-        weight, bias = self._weights()
+        self.split, self.how = split, (how := _rows(self.name, self.module, x))
+        self.params = weight, bias = self.module.weight, getattr(self.module, "bias", None)
         dtypes = {w.dtype for w in (weight, bias) if w is not None} or {x.dtype}
         (dtype, *others) = dtypes
         widens = dtype is torch.float32 and x.dtype is not torch.float64
@@ -57,7 +57,7 @@ class Norm(Node):
         return [self._images(torch.cat([pulled, hat]) if rows is None else hat).to(self.given)]
 
     def pushforward(self, t):
-        how, asked = self.how, (True, True, self._weights()[0] is not None)
+        how, asked = self.how, (True, True, self.params[0] is not None)
         args = self.wide, *self.stats[1], how.width, how.sets, how.centered, *asked
         pushed, self.bent, *sums = how.leaves.layer_norm_bwd_bwd(self._rows(t), self.delta, self.x[1], *args)
         self._add(sums)
@@ -72,7 +72,7 @@ class Norm(Node):
         return [self._images(self.bent).to(self.given) if wanted else None]
 
     def gradients(self):
-        weight, bias = self._weights()
+        weight, bias = self.params
         received = []
         if weight is not None and weight.requires_grad:
             received.append((weight, self._gathered(self.sums[0], weight)))
@@ -101,9 +101,6 @@ class Norm(Node):
             grad = grad.view(self.x[0].shape[1:]).permute(2, 0, 1).contiguous()
         return self.how.gather(grad, w)
 
-    def _weights(self):
-        return self.module.weight, getattr(self.module, "bias", None)
-
     def _pull(self, delta, part, x_asked=True, weights_asked=False):
         """Jᵀδ, and the gradients of w and b in ⟨δ, y⟩, of the real and fake samples or of the interpolated ones."""
         args = self.how.width, self.how.sets, self.how.centered, x_asked, weights_asked
@@ -115,8 +112,10 @@ class Norm(Node):
                 total += more
 
 
-def _rows(module, x):
+def _rows(name, module, x):
     """How the samples x are normalised by a module."""
+    if not _takes(module, x.shape):
+        raise Refused(f"{name}: {module} takes {tuple(x.shape)} otherwise than sample by sample, or not at all")
     if isinstance(module, nn.LayerNorm):
         return norm.layer_rows(x, torch.Size(module.normalized_shape), module.eps)
     if isinstance(module, nn.RMSNorm):
@@ -125,3 +124,18 @@ def _rows(module, x):
     if isinstance(module, nn.GroupNorm):
         return norm.group_rows(x, module.num_groups, module.eps)
     return norm.group_rows(x, module.num_features, module.eps, bends_bias=False)
+
+
+_DIMS = {nn.InstanceNorm1d: 3, nn.InstanceNorm2d: 4, nn.InstanceNorm3d: 5}
+
+
+def _takes(module, shape):
+    """Whether it is given samples of the shape that it was made for; of another, torch makes an error or something
+    else: InstanceNorm1d takes [B, C] for channels of one sample.
+    """
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+        inner = tuple(module.normalized_shape)
+        return len(shape) > len(inner) and tuple(shape[-len(inner) :]) == inner
+    if isinstance(module, nn.GroupNorm):
+        return len(shape) > 1 and shape[1] == module.num_channels
+    return len(shape) == _DIMS[type(module)] and shape[1] == module.num_features and shape[2:].numel() > 1

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules import module as _module
 
 from .. import _layout
-from .._settings import settings, surroundings
+from .._settings import settings, surroundings, within
 from ..ops.norm_penalty import gradient_norm_penalty, with_derivative
 from ..second_order import is_recorded_plainly
 from .nodes import Layer, Piecewise, Reshape
@@ -31,20 +31,22 @@ def penalty(critic, x, by_calls, **how):
     idle = _programs_of(critic)
     if idle is None:
         return None
-    of_parts = (param for part in idle.parts for param in part._parameters.values() if param is not None)
-    params = list({id(param): param for param in of_parts}.values())  # a parameter's hash is a function in Python
-    if not all(map(_is_plain, params)) or not any(param.requires_grad for param in params):
+    params = idle.parameters()
+    # Others are put there by torch.func.functional_call, for as long as it lasts.
+    if not all(type(param) is nn.Parameter and _is_plain(param) for param in params):
+        return None
+    if not any(param.requires_grad for param in params) or x.shape in idle.refused:
         return None
     if x.dim() == 4 and _GAINS * x.numel() > sum(param.numel() for param in params):
         x = _layout.channels_last(x)
     try:
         if torch.is_grad_enabled():
-            return Penalty.apply(by_calls, idle, how, x, *(param for param in params if param.requires_grad))
+            return Penalty.apply(critic, by_calls, idle, how, x, *params)
         program, gradient = _begun(idle, x)
         idle.return_(program)
         return gradient_norm_penalty(gradient, **how)
     except Refused as reason:
-        idle.refused = reason
+        idle.refused[x.shape] = reason
         return None
 
 
@@ -58,10 +60,20 @@ def _is_plain(tensor):
 
 
 class Idle:
-    """Programs of one critic that no graph needs just now: each keeps what one graph's sweeps leave to the next."""
+    """Programs of one critic that no graph needs just now: each keeps what one graph's sweeps leave to the next.
 
-    def __init__(self, critic, program):
-        self.parts, self.program, self.programs, self.refused = list(critic.modules())[1:], program, [], None
+    refused: {shape of x: why none can be run}
+    """
+
+    def __init__(self, critic, program, made_for):
+        self.parts, self.program, self.programs = list(critic.modules())[1:], program, []
+        self.surroundings, self.settings = made_for
+        self.refused = {}
+
+    def parameters(self):
+        """Each once, as the critic has them now."""
+        of_parts = (param for part in self.parts for param in part._parameters.values() if param is not None)
+        return list({id(param): param for param in of_parts}.values())  # a parameter's hash is a function in Python
 
     def take(self):
         try:
@@ -83,12 +95,12 @@ def _programs_of(critic):
     now = surroundings("cpu"), settings(critic)
     made_for, idle = _known.get(critic, (None, None))
     if made_for != now:
-        idle = _trace(critic)
+        idle = _trace(critic, now)
         _known[critic] = now, idle
-    return None if idle is None or idle.refused else idle
+    return idle
 
 
-def _trace(critic):
+def _trace(critic, made_for):
     if not is_chain(critic):
         return None
     try:
@@ -97,13 +109,13 @@ def _trace(critic):
         return None
     # Of these it is known which parameters autograd gives nothing, and which zeros.
     is_known = all(isinstance(node, (Layer, Norm, Piecewise, Reshape)) for node, _ in program.steps)
-    return Idle(critic, program) if is_known else None
+    return Idle(critic, program, made_for) if is_known else None
 
 
 class Penalty(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, by_calls, idle, how, x, *params):
-        ctx.by_calls, ctx.idle, ctx.params = by_calls, idle, params
+    def forward(ctx, critic, by_calls, idle, how, x, *params):
+        ctx.critic, ctx.by_calls, ctx.idle, ctx.params = critic, by_calls, idle, params
         ctx.program, gradient = _begun(idle, x)
         value, derivative, _ = with_derivative(gradient, 1.0, **how)
         ctx.save_for_backward(derivative, x, *params)  # none of which may change before the backward
@@ -112,15 +124,34 @@ class Penalty(torch.autograd.Function):
     @staticmethod
     def backward(ctx, delta):
         derivative, x, *_ = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            grads = torch.autograd.grad(ctx.by_calls(x), ctx.params, delta, create_graph=True, allow_unused=True)
-            return None, None, None, None, *grads
-        if ctx.program is None:  # the graph was kept, and is run once more
-            ctx.program, _ = _begun(ctx.idle, x)
-        program, ctx.program = ctx.program, None
-        gradients = {id(param): grad for param, grad in program.finish(delta * derivative)}
-        ctx.idle.return_(program)
-        return None, None, None, None, *(gradients.get(id(param)) for param in ctx.params)
+        if torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(delta):  # is_grads_batched
+            gradients = _gradients_by_calls(ctx, x, delta)
+        else:
+            if ctx.program is None:  # the graph was kept, and is run once more
+                with _as_it_was(ctx):
+                    ctx.program, _ = _begun(ctx.idle, x)
+            program, ctx.program = ctx.program, None
+            gradients = {id(param): grad for param, grad in program.finish(delta * derivative)}
+            ctx.idle.return_(program)
+        return None, None, None, None, None, *(gradients.get(id(param)) for param in ctx.params)
+
+
+def _gradients_by_calls(ctx, x, delta):
+    wanted, create_graph = [param for param in ctx.params if param.requires_grad], torch.is_grad_enabled()
+    with _as_it_was(ctx), torch.enable_grad():
+        found = torch.autograd.grad(ctx.by_calls(x), wanted, delta, create_graph=create_graph, allow_unused=True)
+    return {id(param): grad for param, grad in zip(wanted, found, strict=True)}
+
+
+def _as_it_was(ctx):
+    """For running the critic again: what surrounded it before is put back; what else has changed cannot be."""
+    now, idle = ctx.idle.parameters(), ctx.idle
+    if settings(ctx.critic) != idle.settings or list(map(id, now)) != list(map(id, ctx.params)):
+        raise RuntimeError(
+            "critic: has changed since the penalty was made (its mode, its layers or which parameters it has), and a "
+            "second backward, or a derivative of a higher order, runs it again: leave it as it was until then"
+        )
+    return within("cpu", idle.surroundings)
 
 
 def _begun(idle, x):

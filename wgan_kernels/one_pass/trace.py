@@ -178,6 +178,9 @@ def _node(critic, node):
 
 def _module(name, module):
     kind = type(module)
+    for attribute in ("weight", "bias"):
+        if any(attribute in place for place in (vars(module), module._buffers, module._modules)):
+            raise Refused(f"{name}: its {attribute} is no parameter of its own")
     if kind is nn.Linear:
         return Layer(name, module, linear.MAPS, None)
     if kind in _CONVOLUTIONS and module.padding_mode == "zeros" and not isinstance(module.padding, str):
@@ -192,7 +195,7 @@ def _module(name, module):
         return Layer(name, module, conv.MAPS, how)
     if kind is nn.ReLU:
         return Piecewise(name, "relu", activation.relu)
-    if kind is nn.LeakyReLU and module.negative_slope > 0:
+    if kind is nn.LeakyReLU and isinstance(module.negative_slope, (int, float)) and module.negative_slope > 0:
         return Piecewise(name, "leaky_relu", activation.leaky_relu(module.negative_slope))
     if kind in (nn.Hardtanh, nn.ReLU6):
         return Piecewise(name, "hardtanh", activation.hardtanh(module.min_val, module.max_val))

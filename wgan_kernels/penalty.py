@@ -22,8 +22,8 @@ def gradient_penalty(critic, real, fake, *, eps=None, target=1.0, one_sided=Fals
     evaluated without a graph. On a CPU a piecewise linear or normalised ``nn.Sequential`` of torch's own layers is run
     as one node of the graph, for images in channels-last memory where that pays; any other critic is called, once,
     within ``second_order()``. Derivatives beyond the second are by its calls in either case; these, and a second
-    backward of a graph that was kept, run that one node's critic again, and raise RuntimeError where its mode, its layers
-    or which parameters it has are others than they were.
+    backward of a graph that was kept, run the critic again, and raise RuntimeError where its mode, its layers or which
+    parameters it has are others than they were.
 
     Args:
         critic: any callable from a tensor [B, …] to a tensor of scores of any shape. A layer that couples the samples

@@ -237,13 +237,15 @@ def test_odd_widths_stay_within_one_element(reports):
             assert max(entry["load"], entry["store"]) <= 8, entry
 
 
-def test_spills_nothing(report):
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_spills_nothing(reports, architecture):
     import triton
 
-    # Triton 3.6 for sm_80, which 3.9 does without
-    excused = "layer_norm_bwd_bwd_kernel" if triton.__version__.startswith("3.6.") else None
-    spills = [entry for entry in report["compiled"] if entry["spilled"] and entry["kernel"] != excused]
-    assert spills == []
+    excused = set()
+    if architecture == 80 and triton.__version__.startswith("3.6."):  # 3.9 does without
+        excused = {("layer_norm_bwd_bwd_kernel", "float32", "wide")}
+    spills = [entry for entry in reports[architecture]["compiled"] if entry["spilled"]]
+    assert [entry for entry in spills if (entry["kernel"], entry["dtype"], entry["form"]) not in excused] == []
 
 
 def test_the_only_atomic_is_an_integer_that_orders_memory(report):

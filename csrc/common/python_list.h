@@ -50,8 +50,9 @@ inline bool is_on(int32_t actual, int32_t device) {
 // of its own, like a functorch tensor.
 inline bool read_tensor(PyObject* object, int32_t device, View& view) {
   dlpack::Tensor tensor;
-  if (!is_plain_tensor(object)) return false;
-  if (tensor_reader()(object, &tensor) != 0) {
+  const auto read = tensor_reader();
+  if (read == nullptr || !is_plain_tensor(object)) return false;
+  if (read(object, &tensor) != 0) {
     PyErr_Clear();
     return false;
   }

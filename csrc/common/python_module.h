@@ -27,7 +27,6 @@ PyObject* clip_list(PyObject*, PyObject* args) {
   PyObject* tensors;
   double low, high;
   if (!PyArg_ParseTuple(args, "O!dd", &PyList_Type, &tensors, &low, &high)) return nullptr;
-  if (tensor_reader() == nullptr) Py_RETURN_FALSE;
   SpanList list(PyList_Size(tensors));
   const auto add = [&](int64_t i, const View& view) {
     return !is_negated(PyList_GetItem(tensors, i), view) && list.add(view) == Added::yes;
@@ -44,7 +43,6 @@ struct StepArguments {
 
   // lists: a tuple of lists, params first; false where an operator has to look into it.
   bool read(int32_t device, ParameterList& parameters) {
-    if (tensor_reader() == nullptr) return false;
     const Py_ssize_t count = PyList_Size(steps);
     for (Py_ssize_t l = 0; l < PyTuple_Size(lists); ++l) {
       PyObject* list = PyTuple_GetItem(lists, l);

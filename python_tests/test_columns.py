@@ -4,12 +4,15 @@ import math
 
 import pytest
 import torch
+from cases import assert_as_good
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from wgan_kernels import _layout, _native
 from wgan_kernels.rules import _columns
 from wgan_kernels.rules.conv import MAPS, Geometry
 
+needs_compiled = pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled part: {_native.why_not['cpu']}")
 two = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
@@ -43,6 +46,39 @@ def test_any_geometry(drawn):
     torch.testing.assert_close(MAPS.weight_gradient(x, delta, w, how), of_w)
     torch.testing.assert_close(MAPS.gradients(x, delta, w, how, (True, True, True)), [of_x, of_w, of_b])
     assert MAPS.gradients(x, delta, w, how, (False, False, False)) == [None] * 3
+
+
+@needs_compiled
+@given(convolutions())
+def test_any_geometry_by_the_kernel(drawn):
+    """Which takes float32 in channels-last memory, where nothing is to be differentiated."""
+    x, w, how = drawn
+    narrow, weight = (t.float().contiguous(memory_format=torch.channels_last) for t in (x, w))
+    with torch.no_grad():
+        assume(_columns._is_compiled_for(narrow))
+        y = MAPS.forward(narrow, weight, None, how)
+    exact = torch.convolution(narrow.double(), weight.double(), None, *how)
+    assert_as_good(y, torch.convolution(narrow, weight, None, *how), exact)
+    assert y.is_contiguous(memory_format=_layout.memory_format(narrow))
+
+
+@needs_compiled
+def test_the_kernel_reads_nothing_beyond_its_image():
+    """27 pixels are no multiple of what it takes at once; NaN lies behind the last of them."""
+    memory = torch.full((2 * 27 * 8 + 64,), torch.nan)
+    memory[: 2 * 27 * 8] = torch.randn(2 * 27 * 8)
+    x, w = memory[: 2 * 27 * 8].view(2, 3, 9, 8), torch.randn(8, 1, 3, 3)
+    y = torch.ops.wgan_kernels.columns(x, w, 3, 9, 1, 1, 1, 1, 1, 1)
+    torch.testing.assert_close(y, torch.conv_transpose2d(x.permute(0, 3, 1, 2), w, padding=1))
+
+
+@needs_compiled
+def test_the_kernel_refuses():
+    x, w, numbers = torch.randn(1, 4, 4, 8), torch.randn(8, 1, 3, 3), (4, 4, 1, 1, 1, 1, 1, 1)
+    for wrong in ((x.double(), w), (x, w.double()), (x.permute(0, 3, 1, 2), w), (x, w[:4]), (x[0], w)):
+        with pytest.raises(RuntimeError, match="columns: "):
+            torch.ops.wgan_kernels.columns(*wrong, *numbers)
+    torch.library.opcheck(torch.ops.wgan_kernels.columns.default, (x, w, *numbers))
 
 
 def geometry(stride=1, padding=0, dilation=1, transposed=False, output_padding=0, groups=1):

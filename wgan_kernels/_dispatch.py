@@ -76,6 +76,11 @@ def choose(op, device):
     return "reference", reason
 
 
+def takes_compiled(device):
+    """Whether kernels that only the compiled part has are to run: where others have none, nothing is refused."""
+    return _request.backend in ("auto", "cpp") and _why_not("cpp", device.type) is None
+
+
 def is_intercepted():
     """Whether someone wants to see operators: a compiler, a dispatch mode or a transform of torch.func."""
     return (

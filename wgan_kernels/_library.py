@@ -38,8 +38,7 @@ def define(schema, *, fake, stem, rule=None):
     """
     name = schema.partition("(")[0]
     for namespace, library in _libraries.items():
-        library.define(schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides))
-        torch.library.register_fake(f"{namespace}::{name}", fake, lib=library)
+        _define(namespace, schema, name, fake)
         operator = getattr(getattr(torch.ops, namespace), name).default
         leaf = operator
         if rule is not None:
@@ -53,6 +52,17 @@ def define(schema, *, fake, stem, rule=None):
 
     for key in ("CUDA", "CPU"):  # CPU: Triton's interpreter
         _libraries[_TRITON].impl(name, launch, key)
+
+
+def define_compiled(schema, *, fake):
+    """Defines an operator that only the compiled part has, where others have a kernel of their own."""
+    _define(_COMPILED, schema, schema.partition("(")[0], fake)
+
+
+def _define(namespace, schema, name, fake):
+    library = _libraries[namespace]
+    library.define(schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides))
+    torch.library.register_fake(f"{namespace}::{name}", fake, lib=library)
 
 
 def _differentiable(name, operator, setup_context, backward):

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from . import _checks
+from . import _chain, _checks
 from ._capture import Captured
 from ._heap import keep_freed_memory
 from ._precision import PRECISIONS, in_precision, wide
@@ -21,13 +21,13 @@ class GeneratorStep:
 
         L = −mean f(G(z))
 
-    On a CPU convolutions to a few channels, such as a generator's last, are run as matrix products. ``tune`` tries, on
-    the first latents, whether the others in channels-last memory, or all as they are, are evidently faster, and keeps
-    what was fastest; ``"compile"`` tries ``torch.compile`` of the generator beside each, which takes seconds to minutes
-    the first time. The numbers differ in their last digits, and dropout draws other masks in other memory. The
-    networks' own tensors keep theirs, buffers such as BatchNorm's statistics see nothing of the trials, and ``tuned``
-    says what was taken. On a GPU ``tune`` makes a CUDA graph of the update, as ``CriticStep`` does (not run on a GPU
-    yet).
+    On a CPU convolutions to a few channels, such as a generator's last, are run as matrix products, and ``sample``
+    normalises the batches of an ``nn.Sequential`` where they lie. ``tune`` tries, on the first latents, whether the
+    others in channels-last memory, or all as they are, are evidently faster, and keeps what was fastest; ``"compile"``
+    tries ``torch.compile`` of the generator beside each, which takes seconds to minutes the first time. The numbers
+    differ in their last digits, and dropout draws other masks in other memory. The networks' own tensors keep theirs,
+    buffers such as BatchNorm's statistics see nothing of the trials, and ``tuned`` says what was taken. On a GPU
+    ``tune`` makes a CUDA graph of the update, as ``CriticStep`` does (not run on a GPU yet).
 
     Args:
         generator: latents [B, …] → samples.
@@ -99,7 +99,7 @@ class GeneratorStep:
 
     def _samples(self, convolutions, generator, latent):
         with in_precision(self.precision, latent.device), convolutions():
-            samples = generator(latent)
+            samples = _chain.run(generator, latent)
         is_image = isinstance(samples, torch.Tensor) and samples.is_cpu
         return samples.contiguous() if is_image else samples  # for whoever calls view on them
 
@@ -117,7 +117,7 @@ class GeneratorStep:
 
 
 # The first is what an update is without tuning, and leaves tensors in the memory that they have elsewhere. Of 64
-# images, ms on two cores of an AMD EPYC: update of S3's generator 233, 230, 301, of S0's 108, 111, 150, of the compact
+# images, ms on two cores of an AMD EPYC: update of S3's generator 175, 115, 284, of S0's 174, 112, 283; of the compact
 # one 56, 54, 54, of WGAN-GP's for MNIST 130, 128, 133.
 _CONVOLUTIONS = {
     "few channels by products": partial(Convolutions, channels_last=False),

@@ -4,6 +4,8 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <optional>
+
 #include "dispatch.h"
 
 namespace wgan {
@@ -53,6 +55,13 @@ inline void check_per_sample(const char* op, const char* name, const Tensor& t, 
   STD_TORCH_CHECK(t.dim() == 1 && t.size(0) == rows.size(0) && t.is_contiguous() &&
                       t.scalar_type() == compute_type(rows.scalar_type()) && same_device(t, rows),
                   op, ": ", name, " must be a contiguous [B] in the compute type, on the device of the samples");
+}
+
+// [count], or absent: one value per channel, for the kernels that know float32 alone.
+inline void check_channels(const char* op, const char* name, const std::optional<Tensor>& t, int64_t count) {
+  STD_TORCH_CHECK(!t || (t->dim() == 1 && t->size(0) == count && t->is_contiguous() && t->is_cpu() &&
+                         t->scalar_type() == ScalarType::Float),
+                  op, ": ", name, " must be contiguous [", count, "] of float32 on the CPU");
 }
 
 }  // namespace wgan

@@ -7,6 +7,8 @@
 #include <torch/headeronly/util/Exception.h>
 #include <torch/headeronly/util/Half.h>
 
+#include <optional>
+
 namespace wgan {
 
 using torch::headeronly::ScalarType;
@@ -67,6 +69,11 @@ const T* data(const torch::stable::Tensor& tensor) {
 template <class T>
 T* mutable_data(const torch::stable::Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+template <class T>
+const T* data_or_null(const std::optional<torch::stable::Tensor>& tensor) {
+  return tensor ? data<T>(*tensor) : nullptr;
 }
 
 }  // namespace wgan

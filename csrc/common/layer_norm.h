@@ -53,9 +53,4 @@ struct Norm {
   }
 };
 
-template <class T>
-const T* data_or_null(const std::optional<Tensor>& tensor) {
-  return tensor ? data<T>(*tensor) : nullptr;
-}
-
 }  // namespace wgan

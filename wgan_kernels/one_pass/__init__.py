@@ -2,6 +2,6 @@
 
 from .penalty import penalty
 from .program import Program, Refused
-from .trace import trace
+from .trace import chain, trace
 
-__all__ = ["Program", "Refused", "penalty", "trace"]
+__all__ = ["Program", "Refused", "chain", "penalty", "trace"]

@@ -50,9 +50,10 @@ def penalty(critic, x, by_calls, **how):
         return None
 
 
-# In channels-last memory convolutions are faster, and their weights and gradients are copied: 64 images of 28×28 gained
-# 7 to 11 % (S3, S0: 1 to 2 weights a pixel), 8 of them 4 % (15), 16 images of 64×64 lost 4 % (DCGAN, 14).
-_GAINS = 4
+# In channels-last memory convolutions are faster, and their weights and gradients are copied. 64 images of 28×28 gained
+# 7 to 50 % (S3, S0: 1 to 2 weights a pixel), 16 of them 5 and 28 % (8, 6), 8 of S0 lost 4 % (11). 16 images of 64×64
+# gain 7 % (DCGAN, 14), for twice the memory; 8 lose 6 %.
+_GAINS = 8
 
 
 def _is_plain(tensor):

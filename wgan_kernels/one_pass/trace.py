@@ -123,6 +123,13 @@ def is_chain(critic):
     )
 
 
+def chain(network):
+    """Its layers in a row, if it is one and calling these is all that its own call does; else None."""
+    if not is_chain(network) or any(has_hooks(part) or has_own_forward(part) for part in network.modules()):
+        return None
+    return [layer for _, layer in _layers(network)]
+
+
 def _steps_of_chain(critic):
     """Not by fx, which calls through every module of the process while it traces, other threads' too."""
     layers = list(_layers(critic))
@@ -139,11 +146,19 @@ def _layers(critic, above=""):
             yield above + name, module
 
 
-def _check(name, module):
+def has_hooks(module):
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    if any(hooks):
+    return any(hooks)
+
+
+def has_own_forward(module):
+    return "forward" in vars(module)
+
+
+def _check(name, module):
+    if has_hooks(module):
         raise Refused(f"{name} has hooks, which a program would not call")
-    if "forward" in vars(module):
+    if has_own_forward(module):
         raise Refused(f"{name} was given another forward, which a program would not call")
     if isinstance(module, _BATCH) and (module.training or not module.track_running_stats):
         raise Refused(f"{name} ({type(module).__name__}) normalises over the batch, which couples the samples")

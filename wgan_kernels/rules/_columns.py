@@ -14,7 +14,20 @@ import math
 import torch
 import torch.nn.functional as F
 
+from .. import _dispatch, _library
+
 FEW = 4
+
+
+def _fake(x, w, height, width, *geometry):
+    return x.new_empty(len(x), w.shape[1], height, width)
+
+
+_library.define_compiled(
+    "columns(Tensor x, Tensor w, int height, int width, int stride_rows, int stride_columns, int padding_rows,"
+    " int padding_columns, int dilation_rows, int dilation_columns) -> Tensor",
+    fake=_fake,
+)
 
 
 def serve(x, w, how):
@@ -52,9 +65,25 @@ def size(x, w, how):
 
 def forward(x, w, size, how):
     """y, without a bias, of that size; differentiable."""
+    if _is_compiled_for(x):
+        _, dilation, padding, stride = _fold(w, how)
+        kernel = (w if how.transposed else turn(w)).contiguous()
+        pixels = x.permute(0, 2, 3, 1)
+        return torch.ops.wgan_kernels.columns(pixels, kernel, *size, *stride, *padding, *dilation)
     # bmm: by @, x would be copied into one matrix, and back, where w requires a gradient
     columns = torch.bmm(_matrix(w, how).expand(len(x), -1, -1), _pixels(x))
     return F.fold(columns, size, *_fold(w, how))
+
+
+def _is_compiled_for(x):
+    """Whether the kernel that adds columns while they are in the cache takes x; it has no derivative.
+
+    Of 64 images in channels-last memory, ms by product and fold and by it: 7×7, 128 → 1, 28×28: 7.9, 5.5; 5×5, 64 → 1,
+    28×28: 3.3, 1.6; 3×3, 64 → 3, 32×32: 4.9, 2.4; transposed 4×4 of stride 2, 64 → 3, 14×14: 1.2, 0.7.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.dtype is not torch.float32:
+        return False
+    return _is_channels_last(x) and _dispatch.takes_compiled(x.device)
 
 
 def transposed(w, how):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import _layout
-from . import _columns
+from . import _columns, _winograd
 from .bilinear import Maps, bilinear
 
 _backward = torch.ops.aten.convolution_backward.default
@@ -70,6 +70,8 @@ def same(x, w, dilation):
 
 
 def _forward(x, w, b, how):
+    if _winograd.serve(x, w, how):
+        return _winograd.forward(x, w, b, how)
     if not _columns.serve(x, w, how):
         return torch.convolution(x, w, b, *how)
     y = _layout.alike(x, _columns.forward(x, w, _columns.size(x, w, how), how))[1]
@@ -77,6 +79,8 @@ def _forward(x, w, b, how):
 
 
 def _pullback(delta, w, x, how):
+    if _winograd.serve(x, w, how):
+        return _winograd.pullback(delta, w, x, how)
     to_few = how._replace(transposed=True)
     if not how.transposed and _columns.serve(delta, w, to_few):
         return _layout.alike(x, _columns.forward(delta, w, x.shape[2:], to_few))[1]
@@ -84,6 +88,8 @@ def _pullback(delta, w, x, how):
 
 
 def _weight_gradient(x, delta, w, how):
+    if _winograd.serve(x, w, how):
+        return _winograd.weight_gradient(x, delta, w, how)
     return _native(x, delta, w, how, (False, True, False))[1]
 
 
@@ -92,6 +98,12 @@ def _bias_gradient(delta, how):
 
 
 def _gradients(x, delta, w, how, asked):
+    if _winograd.serve(x, w, how):
+        return (
+            _winograd.pullback(delta, w, x, how) if asked[0] else None,
+            _winograd.weight_gradient(x, delta, w, how) if asked[1] else None,
+            _bias_gradient(delta, how) if asked[2] else None,
+        )
     x_asked, *others = asked
     if x_asked and not how.transposed and _columns.serve(delta, w, how._replace(transposed=True)):
         rest = _native(x, delta, w, how, (False, *others))[1:] if any(others) else (None, None)

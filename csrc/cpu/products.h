@@ -1,0 +1,58 @@
+// Matrix products of blocks that lie in the cache, for use within a WGAN_CLONES function.
+#pragma once
+
+#include <cstdint>
+
+namespace wgan {
+
+constexpr int64_t kLanes = 16;          // of a vector
+constexpr int64_t kPanel = 2 * kLanes;  // columns that a product takes at once
+constexpr int64_t kRowStep = 4;         // rows come in multiples of it
+
+using Vector [[gnu::vector_size(kLanes * sizeof(float)), gnu::aligned(sizeof(float)), gnu::may_alias]] = float;
+
+#define WGAN_UNROLL _Pragma("GCC unroll 16")
+
+[[gnu::always_inline]] inline Vector& vector_at(float* p) { return *reinterpret_cast<Vector*>(p); }
+[[gnu::always_inline]] inline const Vector& vector_at(const float* p) { return *reinterpret_cast<const Vector*>(p); }
+
+// c[rows, panel] (+)= a[rows, depth]·b[depth, panel]: sums in 2·kRows vectors, which AVX-512 has registers for if rows
+// are 12. a's entries are `row` and `step` apart.
+template <int kRows, bool kAdd>
+[[gnu::always_inline]] inline void panel_product(int64_t depth, const float* a, int64_t row, int64_t step,
+                                                 const float* b, float* c, int64_t columns) {
+  Vector sum[kRows][2] = {};
+  if constexpr (kAdd) {
+    WGAN_UNROLL for (int r = 0; r < kRows; ++r) {
+      sum[r][0] = vector_at(c + r * columns);
+      sum[r][1] = vector_at(c + r * columns + kLanes);
+    }
+  }
+  for (int64_t k = 0; k < depth; ++k) {
+    const Vector first = vector_at(b + k * kPanel), second = vector_at(b + k * kPanel + kLanes);
+    WGAN_UNROLL for (int r = 0; r < kRows; ++r) {
+      const float factor = a[r * row + k * step];
+      sum[r][0] += factor * first;
+      sum[r][1] += factor * second;
+    }
+  }
+  WGAN_UNROLL for (int r = 0; r < kRows; ++r) {
+    vector_at(c + r * columns) = sum[r][0];
+    vector_at(c + r * columns + kLanes) = sum[r][1];
+  }
+}
+
+// The same for any number of rows, a multiple of kRowStep.
+template <bool kAdd>
+[[gnu::always_inline]] inline void rows_product(int64_t rows, int64_t depth, const float* a, int64_t row, int64_t step,
+                                                const float* b, float* c, int64_t columns) {
+  int64_t r = 0;
+  for (; r + 12 <= rows; r += 12) panel_product<12, kAdd>(depth, a + r * row, row, step, b, c + r * columns, columns);
+  if (r + 8 <= rows) {
+    panel_product<8, kAdd>(depth, a + r * row, row, step, b, c + r * columns, columns);
+  } else if (r + 4 <= rows) {
+    panel_product<4, kAdd>(depth, a + r * row, row, step, b, c + r * columns, columns);
+  }
+}
+
+}  // namespace wgan

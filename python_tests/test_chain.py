@@ -1,0 +1,184 @@
+"""Layers in a row without gradients are the network's call: values, statistics, nothing of the caller's written."""
+
+import copy
+
+import pytest
+import torch
+from cases import error
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import wgan_kernels as wk
+from wgan_kernels import _chain, _native
+
+needs_compiled = pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled part: {_native.why_not['cpu']}")
+ACTIVATIONS = {
+    "leaky": lambda: [nn.LeakyReLU(0.2)],
+    "relu": lambda: [nn.ReLU()],
+    "in place": lambda: [nn.LeakyReLU(0.3, inplace=True)],
+    "tanh": lambda: [nn.Tanh()],
+    "nothing": list,
+}
+NORMS = {
+    "of its own": {},
+    "cumulative": {"momentum": None},
+    "without weights": {"affine": False},
+    "without statistics": {"track_running_stats": False},
+    "slow": {"momentum": 0.01, "eps": 0.1},
+}
+
+
+def last(t):
+    return t.contiguous(memory_format=torch.channels_last)
+
+
+def generator(norm=(), behind=(), latent=5):
+    """Latents → images of 2 channels, its middle in channels-last memory."""
+    network = nn.Sequential(
+        nn.Linear(latent, 8 * 3 * 5),
+        nn.Unflatten(1, (8, 3, 5)),
+        nn.ConvTranspose2d(8, 19, 4, 2, 1),
+        nn.BatchNorm2d(19, **dict(norm)),
+        *behind,
+        nn.Sequential(nn.Conv2d(19, 2, 3, padding=1), nn.BatchNorm2d(2), nn.Tanh()),
+    ).to(memory_format=torch.channels_last)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d) and layer.affine:
+            nn.init.normal_(layer.weight)
+            nn.init.normal_(layer.bias)
+    return network
+
+
+class Counting(TorchDispatchMode):
+    """How often a batch was normalised in place."""
+
+    times = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.times += func is torch.ops.wgan_kernels.batch_norm_.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture(autouse=True)
+def though_somebody_looks_on(monkeypatch):
+    monkeypatch.setattr(_chain._dispatch, "is_intercepted", lambda: False)
+
+
+def batches_normalised(network, x):
+    """(network(x) by the chain, how often the kernel ran)"""
+    with torch.no_grad(), Counting() as counting:
+        return _chain.run(network, x), counting.times
+
+
+@needs_compiled
+@pytest.mark.parametrize("behind", ACTIVATIONS.values(), ids=ACTIVATIONS)
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+def test_is_the_networks_call(norm, behind):
+    torch.manual_seed(0)
+    network = generator(norm, behind())
+    eager, exact = copy.deepcopy(network), copy.deepcopy(network).double()
+    for _ in range(3):
+        latent = torch.randn(4, 5) + 2
+        kept = latent.clone()
+        samples, times = batches_normalised(network, latent)
+        assert times == 2 and torch.equal(latent, kept)
+        with torch.no_grad():
+            expected = exact(latent.double())
+            assert error(samples, expected) <= max(2 * error(eager(latent), expected), 1e-6)
+    for ours, spec in zip(network.buffers(), exact.buffers(), strict=True):
+        torch.testing.assert_close(ours.to(spec.dtype), spec, rtol=1e-5, atol=1e-6)
+
+
+@needs_compiled
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("place", [(0, 0, 0, 0), (1, 2, 3, 1), (-1, -1, -1, -1)])
+def test_what_is_not_finite_spoils_its_channel(value, place):
+    x = last(torch.randn(3, 4, 5, 6))
+    x[place] = value
+    expected = nn.BatchNorm2d(4)(x).detach()
+    torch.ops.wgan_kernels.batch_norm_(x.permute(0, 2, 3, 1).view(-1, 4), None, None, None, None, 0.1, 1e-5, 1.0)
+    assert torch.equal(x.isfinite(), expected.isfinite())
+
+
+@needs_compiled
+def test_a_mean_far_from_zero_keeps_its_digits():
+    x = last(torch.randn(8, 3, 16, 16) + 1e4)
+    exact, eager = nn.BatchNorm2d(3).double()(x.double()).detach(), nn.BatchNorm2d(3)(x).detach()
+    torch.ops.wgan_kernels.batch_norm_(x.permute(0, 2, 3, 1).view(-1, 3), None, None, None, None, 0.1, 1e-5, 1.0)
+    assert (x - exact).abs().max() <= 2 * (eager - exact).abs().max() + 1e-6
+
+
+@needs_compiled
+def test_the_number_of_threads_does_not_change_a_bit():
+    x, results = torch.randn(5000, 7), []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            y = x.clone()
+            torch.ops.wgan_kernels.batch_norm_(y, None, None, None, None, 0.1, 1e-5, 0.2)
+            results.append(y)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*results)
+
+
+def test_the_callers_tensors_are_not_written():
+    """A normalisation of the input itself, and one behind what may return it."""
+    for first in ([], [nn.Identity()], [nn.ReLU(inplace=False)]):
+        network = nn.Sequential(*first, nn.BatchNorm2d(4), nn.LeakyReLU(0.2))
+        x = last(torch.randn(3, 4, 5, 6))
+        kept = x.clone()
+        y, times = batches_normalised(network, x)
+        assert times == 0 and torch.equal(x, kept)
+        torch.testing.assert_close(y, copy.deepcopy(network)(x).detach())
+
+
+@pytest.mark.parametrize("of", ["a hook", "another forward", "another class", "evaluation", "contiguous", "float64"])
+def test_others_are_called(of):
+    network, seen = generator(behind=[nn.ReLU()]), []
+    if of == "a hook":
+        network[3].register_forward_hook(lambda module, args, y: seen.append(y.clone()))
+    if of == "another forward":
+        network[3].forward = lambda x: x
+    if of == "another class":
+        network[3].__class__ = type("Mine", (nn.BatchNorm2d,), {})
+    if of == "evaluation":
+        network.eval()
+    if of == "contiguous":
+        network.to(memory_format=torch.contiguous_format)
+    latent = torch.randn(4, 5, dtype=torch.float64 if of == "float64" else torch.float32)
+    network.to(latent.dtype)
+    expected = copy.deepcopy(network)
+    y, times = batches_normalised(network, latent)
+    assert times == 0
+    assert len(seen) == (of == "a hook")
+    with torch.no_grad():
+        torch.testing.assert_close(y, expected(latent))
+
+
+@needs_compiled
+def test_a_generators_samples():
+    """By the public way: all that GeneratorStep tries gives the same samples, and leaves statistics alike."""
+    torch.manual_seed(0)
+    network = generator(behind=[nn.LeakyReLU(0.2)])
+    spec = copy.deepcopy(network)
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(2 * 6 * 10, 1))
+    step = wk.GeneratorStep(network, critic, torch.optim.SGD(network.parameters(), lr=0.1))
+    for _ in range(3):
+        latent = torch.randn(6, 5)
+        with torch.no_grad():
+            torch.testing.assert_close(step.sample(latent), spec(latent))
+    for ours, theirs in zip(network.buffers(), spec.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@needs_compiled
+def test_the_operator():
+    x, channels = torch.randn(6, 3), [torch.randn(3) for _ in range(4)]
+    torch.library.opcheck(torch.ops.wgan_kernels.batch_norm_.default, (x, *channels, 0.1, 1e-5, 0.2))
+    for wrong in (x.double(), x.t(), x[:1], x[None]):
+        with pytest.raises(RuntimeError, match="batch_norm_: "):
+            torch.ops.wgan_kernels.batch_norm_(wrong, None, None, None, None, 0.1, 1e-5, 1.0)
+    with pytest.raises(RuntimeError, match="batch_norm_: variance"):
+        torch.ops.wgan_kernels.batch_norm_(x, None, None, None, torch.randn(4), 0.1, 1e-5, 1.0)

@@ -10,7 +10,7 @@ from .case import OURS
 from .cases.scaling import AXES
 from .plots import colour_of, finish, legend_below
 
-FAMILIES = ("o", "s", "^", "v", "D", "P", "X", "*", "<", ">")  # markers
+FAMILIES = ("o", "s", "^", "v", "D", "P", "X", "*", "<", ">", "h")  # markers
 
 
 def rows_of(results, contender):

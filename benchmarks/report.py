@@ -12,7 +12,7 @@ from .cases import CASES
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- benchmarks: written by python -m benchmarks report -->", "<!-- /benchmarks -->"
 FAMILIES = {  # what the page has headings for
-    "Kernels": ("clip", "interpolate", "norm_penalty", "wasserstein", "layer_norm"),
+    "Kernels": ("clip", "interpolate", "norm_penalty", "wasserstein", "layer_norm", "winograd"),
     "Optimizers": ("rmsprop", "adam"),
     "Penalties": ("gradient_penalty",),
     "Updates": ("critic_step", "iteration", "time_to_quality"),

@@ -17,6 +17,7 @@ from . import (
     scaling,
     time_to_quality,
     wasserstein,
+    winograd,
 )
 
 FAMILIES = (
@@ -25,6 +26,7 @@ FAMILIES = (
     norm_penalty,
     wasserstein,
     layer_norm,
+    winograd,
     rmsprop,
     adam,
     gradient_penalty,

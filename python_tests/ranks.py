@@ -22,11 +22,15 @@ def _rank(function, arguments, rank, size, port, timeout, folder):
         (folder / f"{rank}.txt").write_text(f"{type(error).__name__}: {error}")
 
 
-def on_ranks(size, folder, function, *arguments, timeout=60.0):
-    """What ``function`` returns on each of ``size`` ranks, or the name of what it raises there."""
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return probe.getsockname()[1]
+
+
+def on_ranks(size, folder, function, *arguments, timeout=60.0):
+    """What ``function`` returns on each of ``size`` ranks, or the name of what it raises there."""
+    port = free_port()
     spawn = multiprocessing.get_context("spawn")
     limit = timedelta(seconds=timeout)
     ranks = [

@@ -3,13 +3,15 @@
 import copy
 import os
 import re
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from ranks import on_ranks
+from ranks import free_port, on_ranks
 from small_runs import flat
 from torch import nn
 
@@ -280,6 +282,28 @@ def test_a_rank_that_hangs_is_missed_after_the_timeout(tmp_path):
     (message, waited), _ = on_ranks(2, tmp_path, hanging, 10, timeout=6.0)
     assert re.fullmatch(r"another rank has ended or does not answer \(Timed out.*\)", message)
     assert 5 < waited < 9.5
+
+
+LEFT = """
+import os
+from wgan_kernels.training import distributed
+
+def threads():
+    return [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+
+with distributed.session():
+    import torch._dynamo  # as every torch.compile does: it imports functions whose defaults are the group
+    assert "pt_gloo_runloop\\n" in threads()
+assert "pt_gloo_runloop\\n" not in threads()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads a process's threads from /proc")
+def test_no_thread_of_gloo_outlives_a_session(tmp_path):
+    """One that still held a tensor when Python ended aborted its process, once in a few runs under torchrun."""
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    done = subprocess.run([sys.executable, "-c", LEFT], env=os.environ | alone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_without_torchrun_there_is_one_rank():

@@ -48,6 +48,8 @@ def session(timeout: timedelta = TIMEOUT) -> Iterator[None]:
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield
         return
+    import torch.distributed.nn  # its functions keep as defaults the group there is on their import: none yet
+
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _exchange():
         store, rank_here, ranks = next(dist.rendezvous("env://", timeout=timeout))
@@ -60,7 +62,8 @@ def session(timeout: timedelta = TIMEOUT) -> Iterator[None]:
         yield
         anyone(False)  # a rank that ended while rank 0 still writes would have torchrun end that one, too
     finally:
-        dist.destroy_process_group()  # Gloo aborts a process that ends without
+        # Gloo's threads end with the group. One that lets go of its last tensor while Python ends aborts the process.
+        dist.destroy_process_group()
 
 
 def rank() -> int:

@@ -19,8 +19,8 @@ ROOMS = [
     "python_tests/test_{}.py",
 ]
 
-# Convolutions that CPUs are slow at; a GPU's own library has kernels for them.
-OF_CPUS = {"batch_norm", "columns", "winograd", "winograd_weights"}
+# What CPUs are slow at, and a GPU's own libraries have kernels for.
+OF_CPUS = {"batch_norm", "columns", "perceptron", "perceptron_weights", "winograd", "winograd_weights"}
 
 # Room → what of the package it may import. A room that is not named may not be imported.
 MAY_IMPORT = {

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import wgan_kernels as wk
-from wgan_kernels import _native
+from wgan_kernels import _dispatch, _native
 from wgan_kernels.rules import _winograd
 from wgan_kernels.rules.conv import MAPS, Geometry, conv
 
@@ -25,7 +25,7 @@ NAMES = ("down", "up", "weights")
 @pytest.fixture(autouse=True)
 def wide_vectors(monkeypatch):
     """Served on any machine: the kernels run everywhere, only not fast."""
-    monkeypatch.setattr(_winograd, "_has_wide_vectors", lambda: True)
+    monkeypatch.setattr(_dispatch, "has_wide_vectors", lambda: True)
 
 
 def last(t):
@@ -265,17 +265,17 @@ def test_who_serves_them(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(_native.why_not, "cpu", "not built")
         assert not served()
-    monkeypatch.setattr(_winograd, "_has_wide_vectors", lambda: False)
+    monkeypatch.setattr(_dispatch, "has_wide_vectors", lambda: False)
     assert not served()
 
 
 def test_wide_vectors_are_those_that_torch_finds(monkeypatch):
     monkeypatch.undo()
     for capability in ("AVX512", "AVX2", "DEFAULT"):
-        _winograd._has_wide_vectors.cache_clear()
+        _dispatch.has_wide_vectors.cache_clear()
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda found=capability: found)
-        assert _winograd._has_wide_vectors() is (capability == "AVX512")
-    _winograd._has_wide_vectors.cache_clear()
+        assert _dispatch.has_wide_vectors() is (capability == "AVX512")
+    _dispatch.has_wide_vectors.cache_clear()
 
 
 def test_the_gain_counts_the_products_of_all_tiles():

@@ -1,6 +1,7 @@
 """The choice of a backend, and its reason: one place, one default per (op, device)."""
 
 import contextlib
+import functools
 import importlib.util
 import os
 import threading
@@ -79,6 +80,12 @@ def choose(op, device):
 def takes_compiled(device):
     """Whether kernels that only the compiled part has are to run: where others have none, nothing is refused."""
     return _request.backend in ("auto", "cpp") and _why_not("cpp", device.type) is None
+
+
+@functools.cache
+def has_wide_vectors():
+    """Whether kernels that count on AVX-512's registers are fast here; they run anywhere."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def is_intercepted():

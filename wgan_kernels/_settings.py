@@ -14,25 +14,30 @@ def settings(module):
     place of a module's own, their hooks and those of their parameters, and their plain attributes, ``training`` among
     them. What lies within a list, a dictionary or an object cannot be seen.
     """
-    return [
-        (
-            id(part),
-            id(type(part)),
-            [id(child) for child in part._modules.values()],  # one that is there twice is not found twice below
-            [value for value in vars(part).values() if type(value) in _PLAIN],
-            id(vars(part).get("forward")),
-            len(part._forward_hooks),
-            len(part._forward_pre_hooks),
-            len(part._backward_hooks),
-            len(part._backward_pre_hooks),
-            [
-                (len(param._backward_hooks or ()), len(param._post_accumulate_grad_hooks or ()))
-                for param in part._parameters.values()
-                if param is not None
-            ],
+    parts, found = [module], []
+    for part in parts:  # which grows; Module.modules() takes longer than all of the rest
+        own = vars(part)
+        children = own["_modules"].values()
+        parts += [child for child in children if child is not None]
+        found.append(
+            (
+                id(part),
+                id(type(part)),
+                [id(child) for child in children],
+                [value for value in own.values() if type(value) in _PLAIN],
+                id(own.get("forward")),
+                len(own["_forward_hooks"]),
+                len(own["_forward_pre_hooks"]),
+                len(own["_backward_hooks"]),
+                len(own["_backward_pre_hooks"]),
+                [
+                    (len(param._backward_hooks or ()), len(param._post_accumulate_grad_hooks or ()))
+                    for param in own["_parameters"].values()
+                    if param is not None
+                ],
+            )
         )
-        for part in module.modules()
-    ]
+    return found
 
 
 def surroundings(kind):

@@ -168,7 +168,7 @@ class CriticStep:
             return derivative
 
         samples = in_memory(torch.cat([real, fake, points]))
-        scores, gradients = self._program.run(samples, 2 * batch, seed, tangent)
+        scores, gradients = self._program.suited(samples).run(samples, 2 * batch, seed, tangent)
         self.optimizer.zero_grad()
         for param, grad in gradients:
             param.grad = grad

@@ -16,18 +16,14 @@ using Vector [[gnu::vector_size(kLanes * sizeof(float)), gnu::aligned(sizeof(flo
 [[gnu::always_inline]] inline Vector& vector_at(float* p) { return *reinterpret_cast<Vector*>(p); }
 [[gnu::always_inline]] inline const Vector& vector_at(const float* p) { return *reinterpret_cast<const Vector*>(p); }
 
-// c[rows, panel] (+)= a[rows, depth]·b[depth, panel]: sums in 2·kRows vectors, which AVX-512 has registers for if rows
-// are 12. a's entries are `row` and `step` apart.
-template <int kRows, bool kAdd>
-[[gnu::always_inline]] inline void panel_product(int64_t depth, const float* a, int64_t row, int64_t step,
-                                                 const float* b, float* c, int64_t columns) {
-  Vector sum[kRows][2] = {};
-  if constexpr (kAdd) {
-    WGAN_UNROLL for (int r = 0; r < kRows; ++r) {
-      sum[r][0] = vector_at(c + r * columns);
-      sum[r][1] = vector_at(c + r * columns + kLanes);
-    }
-  }
+// Sums of so many rows in 2·kRows vectors, which AVX-512 has registers for if rows are 12.
+template <int kRows>
+using Sums = Vector[kRows][2];
+
+// sums += a[rows, depth]·b[depth, panel]; a's entries are `row` and `step` apart.
+template <int kRows>
+[[gnu::always_inline]] inline void add_product(Sums<kRows>& sum, int64_t depth, const float* a, int64_t row,
+                                               int64_t step, const float* b) {
   for (int64_t k = 0; k < depth; ++k) {
     const Vector first = vector_at(b + k * kPanel), second = vector_at(b + k * kPanel + kLanes);
     WGAN_UNROLL for (int r = 0; r < kRows; ++r) {
@@ -36,10 +32,29 @@ template <int kRows, bool kAdd>
       sum[r][1] += factor * second;
     }
   }
+}
+
+template <int kRows>
+[[gnu::always_inline]] inline void store(const Sums<kRows>& sum, float* c, int64_t columns) {
   WGAN_UNROLL for (int r = 0; r < kRows; ++r) {
     vector_at(c + r * columns) = sum[r][0];
     vector_at(c + r * columns + kLanes) = sum[r][1];
   }
+}
+
+// c[rows, panel] (+)= a[rows, depth]·b[depth, panel]
+template <int kRows, bool kAdd>
+[[gnu::always_inline]] inline void panel_product(int64_t depth, const float* a, int64_t row, int64_t step,
+                                                 const float* b, float* c, int64_t columns) {
+  Sums<kRows> sum = {};
+  if constexpr (kAdd) {
+    WGAN_UNROLL for (int r = 0; r < kRows; ++r) {
+      sum[r][0] = vector_at(c + r * columns);
+      sum[r][1] = vector_at(c + r * columns + kLanes);
+    }
+  }
+  add_product<kRows>(sum, depth, a, row, step, b);
+  store<kRows>(sum, c, columns);
 }
 
 // The same for any number of rows, a multiple of kRowStep.

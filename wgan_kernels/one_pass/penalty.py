@@ -2,7 +2,6 @@
 pushforward of the penalty's derivative, curvature and weight gradients.
 """
 
-import copy
 import weakref
 
 import torch
@@ -15,7 +14,7 @@ from ..ops.norm_penalty import gradient_norm_penalty, with_derivative
 from ..second_order import is_recorded_plainly
 from .nodes import Layer, Piecewise, Reshape
 from .norm import Norm
-from .program import Program, Refused
+from .program import Refused
 from .trace import is_chain, trace
 
 
@@ -28,25 +27,25 @@ def penalty(critic, x, by_calls, **how):
     """
     if not _is_plain(x) or x.dim() < 2 or not len(x) or _module._has_any_global_hook() or not is_recorded_plainly():
         return None
-    idle = _programs_of(critic)
-    if idle is None:
+    known = _known_of(critic)
+    if known is None:
         return None
-    params = idle.parameters()
+    params = known.parameters()
     # Others are put there by torch.func.functional_call, for as long as it lasts.
     if not all(type(param) is nn.Parameter and _is_plain(param) for param in params):
         return None
-    if not any(param.requires_grad for param in params) or x.shape in idle.refused:
+    if not any(param.requires_grad for param in params) or x.shape in known.refused:
         return None
     if x.dim() == 4 and _GAINS * x.numel() > sum(param.numel() for param in params):
         x = _layout.channels_last(x)
     try:
         if torch.is_grad_enabled():
-            return Penalty.apply(critic, by_calls, idle, how, x, *params)
-        program, gradient = _begun(idle, x)
-        idle.return_(program)
+            return Penalty.apply(critic, by_calls, known, how, x, *params)
+        program, gradient = _begun(known, x)
+        program.release()
         return gradient_norm_penalty(gradient, **how)
     except Refused as reason:
-        idle.refused[x.shape] = reason
+        known.refused[x.shape] = reason
         return None
 
 
@@ -60,48 +59,38 @@ def _is_plain(tensor):
     return type(tensor) in (torch.Tensor, nn.Parameter) and tensor.is_cpu and tensor.layout is torch.strided
 
 
-class Idle:
-    """Programs of one critic that no graph needs just now: each keeps what one graph's sweeps leave to the next.
+class Known:
+    """What a critic was found to be, as it was then and with what surrounded it.
 
-    refused: {shape of x: why none can be run}
+    program: None where there is none. refused: {shape of x: why it cannot be run}
     """
 
-    def __init__(self, critic, program, made_for):
-        self.parts, self.program, self.programs = list(critic.modules())[1:], program, []
+    def __init__(self, critic, made_for):
+        self.parts, self.made_for, self.refused = list(critic.modules())[1:], made_for, {}
         self.surroundings, self.settings = made_for
-        self.refused = {}
+        self.program = _program_of(critic)
 
     def parameters(self):
         """Each once, as the critic has them now."""
         of_parts = (param for part in self.parts for param in part._parameters.values() if param is not None)
         return list({id(param): param for param in of_parts}.values())  # a parameter's hash is a function in Python
 
-    def take(self):
-        try:
-            return self.programs.pop()
-        except IndexError:
-            return Program([(copy.copy(node), reads) for node, reads in self.program.steps])
 
-    def return_(self, program):
-        program.forget()
-        self.programs.append(program)
+_known = weakref.WeakKeyDictionary()  # {critic: Known}
 
 
-_known = weakref.WeakKeyDictionary()  # {critic: (what it was made for, Idle or None)}
-
-
-def _programs_of(critic):
+def _known_of(critic):
+    """None for one that is not run as a program."""
     if type(critic) is not nn.Sequential:
         return None
     now = surroundings("cpu"), settings(critic)
-    made_for, idle = _known.get(critic, (None, None))
-    if made_for != now:
-        idle = _trace(critic, now)
-        _known[critic] = now, idle
-    return idle
+    known = _known.get(critic)
+    if known is None or known.made_for != now:
+        _known[critic] = known = Known(critic, now)
+    return None if known.program is None else known
 
 
-def _trace(critic, made_for):
+def _program_of(critic):
     if not is_chain(critic):
         return None
     try:
@@ -110,14 +99,14 @@ def _trace(critic, made_for):
         return None
     # Of these it is known which parameters autograd gives nothing, and which zeros.
     is_known = all(isinstance(node, (Layer, Norm, Piecewise, Reshape)) for node, _ in program.steps)
-    return Idle(critic, program, made_for) if is_known else None
+    return program if is_known else None
 
 
 class Penalty(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, critic, by_calls, idle, how, x, *params):
-        ctx.critic, ctx.by_calls, ctx.idle, ctx.params = critic, by_calls, idle, params
-        ctx.program, gradient = _begun(idle, x)
+    def forward(ctx, critic, by_calls, known, how, x, *params):
+        ctx.critic, ctx.by_calls, ctx.known, ctx.params = critic, by_calls, known, params
+        ctx.program, gradient = _begun(known, x)
         value, derivative, _ = with_derivative(gradient, 1.0, **how)
         ctx.save_for_backward(derivative, x, *params)  # none of which may change before the backward
         return value
@@ -130,10 +119,10 @@ class Penalty(torch.autograd.Function):
         else:
             if ctx.program is None:  # the graph was kept, and is run once more
                 with _as_it_was(ctx):
-                    ctx.program, _ = _begun(ctx.idle, x)
+                    ctx.program, _ = _begun(ctx.known, x)
             program, ctx.program = ctx.program, None
             gradients = {id(param): grad for param, grad in program.finish(delta * derivative)}
-            ctx.idle.return_(program)
+            program.release()
         return None, None, None, None, None, *(gradients.get(id(param)) for param in ctx.params)
 
 
@@ -146,17 +135,17 @@ def _gradients_by_calls(ctx, x, delta):
 
 def _as_it_was(ctx):
     """For running the critic again: what surrounded it before is put back; what else has changed cannot be."""
-    now, idle = ctx.idle.parameters(), ctx.idle
-    if settings(ctx.critic) != idle.settings or list(map(id, now)) != list(map(id, ctx.params)):
+    now, known = ctx.known.parameters(), ctx.known
+    if settings(ctx.critic) != known.settings or list(map(id, now)) != list(map(id, ctx.params)):
         raise RuntimeError(
             "critic: has changed since the penalty was made (its mode, its layers or which parameters it has), and a "
             "second backward, or a derivative of a higher order, runs it again: leave it as it was until then"
         )
-    return within("cpu", idle.surroundings)
+    return within("cpu", known.surroundings)
 
 
-def _begun(idle, x):
+def _begun(known, x):
     """(a program that has run its first two sweeps, the gradient)"""
-    program = idle.take()
+    program = known.program.suited(x).spare()
     _, gradient = program.begin(x, 0, torch.ones_like)
     return program, gradient

@@ -1,5 +1,7 @@
 """The sweeps over all nodes, in the order of the program and back."""
 
+import copy
+
 import torch
 
 
@@ -7,14 +9,85 @@ class Refused(Exception):
     """The critic cannot be run as a program; the message names what in it, and why."""
 
 
-class Program:
-    """A feed-forward critic: nodes, and for each the values that it reads. Value 0 is the input, i + 1 node i's result.
+def summed(received):
+    """[(parameter, gradient)], each parameter once."""
+    gradients = {}  # by identity: a parameter's hash is a function in Python
+    for param, grad in received:
+        _, before = gradients.get(id(param), (param, None))
+        gradients[id(param)] = param, grad if before is None else before + grad
+    return list(gradients.values())
 
-    Not for use by two threads at once: nodes keep what one sweep leaves to the next.
+
+class Sweeps:
+    """What makes a critic's gradients: ``begin``, ``finish`` and ``forget``.
+
+    Not for use by two threads at once, nor by two graphs: one sweep leaves its values to the next.
     """
 
-    def __init__(self, steps):
-        self.steps = steps  # [(node, indices of the values it reads)]
+    def __init__(self):
+        self.spares = []
+
+    def copied(self):
+        """Another one of the same."""
+        raise NotImplementedError
+
+    def spare(self):
+        """A copy that nobody uses just now; ``release`` gives it back."""
+        try:
+            return self.spares.pop()
+        except IndexError:
+            another = self.copied()
+            another.spares = self.spares
+            return another
+
+    def release(self):
+        self.forget()
+        self.spares.append(self)
+
+    @torch.no_grad()
+    def run(self, x, split, seed, tangent):
+        """Scores, and the gradients of Σ seed·score over rows before ``split`` plus a penalty of those from there on.
+
+        Args:
+            x: [N, …], real and fake samples, then the interpolated ones; overwritten, if there are any of the former.
+            split: where the latter begin.
+            seed: (a tensor like the scores) → what each is weighted with; 1 from ``split`` on.
+            tangent: (gradient at the interpolated samples) → the penalty's derivative with respect to it.
+
+        Returns:
+            (scores: [N, …], [(parameter, gradient)]).
+
+        Raises:
+            Refused: for what only shapes can tell.
+        """
+        try:
+            scores, gradient = self.begin(x, split, seed)
+            return scores, self.finish(tangent(gradient))
+        finally:
+            self.forget()
+
+    def begin(self, x, split, seed):
+        """The first two sweeps: (scores, the gradient at the interpolated samples). Where no gradients are enabled."""
+        raise NotImplementedError
+
+    def finish(self, tangent):
+        """The other sweeps: [(parameter, gradient)]. Likewise."""
+        raise NotImplementedError
+
+    def forget(self):
+        """Lets go of what the sweeps have saved."""
+        raise NotImplementedError
+
+
+class Program(Sweeps):
+    """A feed-forward critic: nodes, and for each the values that it reads. Value 0 is the input, i + 1 node i's result.
+
+    perceptron: the ``Perceptron`` that it is, or None; see ``suited``.
+    """
+
+    def __init__(self, steps, perceptron=None):
+        super().__init__()
+        self.steps, self.perceptron = steps, perceptron  # [(node, indices of the values it reads)]
         self.is_curved = any(node.curved for node, _ in steps)
         # Values that no parameter is behind: of their δ only the interpolated rows are wanted.
         self.bare = [True]
@@ -54,50 +127,26 @@ class Program:
                 bent[source] |= bent[i] or node.bends
                 alone[source] = readers[source] == 1 and (alone[i] if node.pulls is None else node.pulls)
 
-    def run(self, x, split, seed, tangent):
-        """Scores, and the gradients of Σ seed·score over rows before ``split`` plus a penalty of those from there on.
+    def suited(self, x):
+        """The sweeps for samples like x."""
+        return self.perceptron if self.perceptron is not None and self.perceptron.takes(x) else self
 
-        Args:
-            x: [N, …], real and fake samples, then the interpolated ones; overwritten, if there are any of the former.
-            split: where the latter begin.
-            seed: (scores) → what each score is weighted with; 1 from ``split`` on.
-            tangent: (gradient at the interpolated samples) → the penalty's derivative with respect to it.
+    def copied(self):
+        return Program([(copy.copy(node), reads) for node, reads in self.steps])
 
-        Returns:
-            (scores: [N, …], [(parameter, gradient)]).
-
-        Raises:
-            Refused: for what only shapes can tell.
-        """
-        try:
-            scores, gradient = self.begin(x, split, seed)
-            return scores, self.finish(tangent(gradient))
-        finally:
-            self.forget()
-
-    @torch.no_grad()
     def begin(self, x, split, seed):
-        """The first two sweeps: (scores, the gradient at the interpolated samples)."""
         self.x_hat = x[split:]
         scores = self._forward(x, split)
         return scores, self._pullback(seed(scores), split)
 
-    @torch.no_grad()
     def finish(self, tangent):
-        """The other sweeps: [(parameter, gradient)]."""
         in_memory = tangent.stride() == self.x_hat.stride()
         self._pushforward(tangent if in_memory else torch.empty_like(self.x_hat).copy_(tangent))
         if self.is_curved:
             self._curvature()
-        gradients = {}  # by identity: a parameter's hash is a function in Python
-        for node, _ in self.steps:
-            for param, grad in node.gradients():
-                _, before = gradients.get(id(param), (param, None))
-                gradients[id(param)] = param, grad if before is None else before + grad
-        return list(gradients.values())
+        return summed(pair for node, _ in self.steps for pair in node.gradients())
 
     def forget(self):
-        """Lets go of what the sweeps have saved."""
         self.x_hat = None
         for node, _ in self.steps:
             node.forget()

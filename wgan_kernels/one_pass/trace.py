@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from ..rules import activation, conv, linear
-from . import in_place
+from . import in_place, perceptron
 from .island import Island
 from .nodes import Join, Layer, Linear, Piecewise, Reshape
 from .norm import Norm
@@ -73,7 +73,7 @@ def trace(critic):
     steps = _steps_of_chain(critic) if is_chain(critic) else _steps_by_fx(critic)
     if not steps:
         raise Refused("it has no operation")
-    return Program(steps)
+    return Program(steps, perceptron.recognised(steps))
 
 
 def _steps_by_fx(critic):

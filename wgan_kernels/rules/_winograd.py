@@ -8,8 +8,6 @@ Source: Winograd 1980, "Arithmetic Complexity of Computations", chapter 5; Lavin
 Convolutional Neural Networks", section 4.
 """
 
-import functools
-
 import torch
 
 from .. import _dispatch, _library
@@ -76,7 +74,11 @@ def serve(x, w, how):
     if min(size(x, how)) < 1:
         return False
     smaller = x.shape[2:] if how.transposed else size(x, how)
-    if gain(len(x), *smaller) < _EVIDENTLY or not _has_wide_vectors() or not _dispatch.takes_compiled(x.device):
+    if (
+        gain(len(x), *smaller) < _EVIDENTLY
+        or not _dispatch.has_wide_vectors()
+        or not _dispatch.takes_compiled(x.device)
+    ):
         return False
     return x.is_contiguous(memory_format=torch.channels_last)
 
@@ -94,11 +96,6 @@ def _points(size):
     """Of an axis in tiles of three, then of two pixels."""
     twos = 1 if size == 1 else -size % 3
     return 4 * max(0, (size - 2 * twos) // 3) + 3 * twos
-
-
-@functools.cache
-def _has_wide_vectors():
-    return torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def forward(x, w, b, how):

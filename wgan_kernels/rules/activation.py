@@ -21,12 +21,16 @@ _hardtanh_over = aten.hardtanh_backward.grad_input
 
 
 class Piece(NamedTuple):
-    """forward: x → y; in_place: the same, written over x; pullback: (δ, y) → φ′·δ; pull_over: the same, over δ."""
+    """forward: x → y; in_place: the same, written over x; pullback: (δ, y) → φ′·δ; pull_over: the same, over δ.
+
+    slope: that of x ≤ 0, where x > 0 stays; None for other pieces.
+    """
 
     forward: Callable
     in_place: Callable
     pullback: Callable
     pull_over: Callable | None = None
+    slope: float | None = None
 
     def __call__(self, x, in_place=False):
         return piecewise(x, _maps(self, in_place), in_place)
@@ -49,6 +53,7 @@ relu = Piece(
     torch.relu_,
     lambda delta, y: aten.threshold_backward(delta, y, 0),
     lambda delta, y: _threshold_over(delta, y, 0, grad_input=delta),
+    slope=0.0,
 )
 
 
@@ -60,6 +65,7 @@ def leaky_relu(slope):
         lambda x: aten.leaky_relu_(x, slope),
         lambda delta, y: aten.leaky_relu_backward(delta, y, slope, True),
         lambda delta, y: _leaky_over(delta, y, slope, True, grad_input=delta),
+        slope=float(slope),
     )
 
 

@@ -1,0 +1,114 @@
+// A multilayer perceptron, y_l = φ_l(W_l·y_{l−1} + b_l), over blocks of samples. Values of a block are [features,
+// kPanel], so that weights are read where they lie: a row of them meets kPanel samples at once forward, a column
+// backward.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <memory>
+#include <type_traits>
+#include <vector>
+
+#include "../common/checks.h"
+#include "loops.h"
+#include "products.h"
+
+namespace wgan {
+
+constexpr int64_t kRows = 12;
+constexpr int64_t kWork = 1 << 17;  // multiply-adds from which on a second thread pays
+
+struct Layer {
+  int64_t in, out, at;  // at: where its values begin among those of a block
+  const float *w, *b;
+  float slope;  // of the activation below 0: 0 is a ReLU, 1 none
+};
+
+struct Network {
+  std::vector<Layer> layers;
+  int64_t height = 0;   // values of a sample
+  int64_t entries = 0;  // of all weights
+
+  Network(const char* op, const std::vector<Tensor>& weights, const std::vector<double>& slopes) {
+    STD_TORCH_CHECK(!weights.empty() && weights.size() == slopes.size(), op, ": a slope belongs to each weight");
+    for (size_t l = 0; l < weights.size(); ++l) {
+      const Tensor& w = weights[l];
+      STD_TORCH_CHECK(w.dim() == 2 && w.is_contiguous() && w.is_cpu() && w.scalar_type() == ScalarType::Float, op,
+                      ": weights must be contiguous matrices of float32 on the CPU");
+      STD_TORCH_CHECK(l == 0 || w.size(1) == weights[l - 1].size(0), op, ": a weight does not fit the one before");
+      layers.push_back({w.size(1), w.size(0), height, data<float>(w), nullptr, static_cast<float>(slopes[l])});
+      height += w.size(0);
+      entries += w.numel();
+    }
+  }
+  int64_t in() const { return layers.front().in; }
+  int64_t out() const { return layers.back().out; }
+  int64_t widest() const {
+    int64_t most = in();
+    for (const Layer& layer : layers) most = std::max(most, layer.out);
+    return most;
+  }
+  int64_t block_grain() const { return std::max<int64_t>(1, kWork / std::max<int64_t>(1, entries * kPanel)); }
+};
+
+inline void check_matrix(const char* op, const char* name, const Tensor& t, int64_t rows, int64_t columns) {
+  STD_TORCH_CHECK(t.dim() == 2 && t.size(0) == rows && t.size(1) == columns && t.is_contiguous() && t.is_cpu() &&
+                      t.scalar_type() == ScalarType::Float,
+                  op, ": ", name, " must be contiguous [", rows, ", ", columns, "] of float32 on the CPU");
+}
+
+inline int64_t blocks_of(int64_t samples) { return (samples + kPanel - 1) / kPanel; }
+
+// f(rows, first) over all rows, of which it takes 12, 8, 4 or 1 at once.
+template <class F>
+[[gnu::always_inline]] inline void in_groups(int64_t rows, const F& f) {
+  int64_t r = 0;
+  for (; r + kRows <= rows; r += kRows) f(std::integral_constant<int, kRows>{}, r);
+  if (r + 8 <= rows) {
+    f(std::integral_constant<int, 8>{}, r);
+    r += 8;
+  } else if (r + 4 <= rows) {
+    f(std::integral_constant<int, 4>{}, r);
+    r += 4;
+  }
+  for (; r < rows; ++r) f(std::integral_constant<int, 1>{}, r);
+}
+
+// to[rows, kPanel] = a[rows, depth]·from[depth, kPanel]
+[[gnu::always_inline]] inline void product(int64_t rows, int64_t depth, const float* a, int64_t row, int64_t step,
+                                           const float* from, float* to) {
+  in_groups(rows, [=](auto count, int64_t r) __attribute__((always_inline)) {
+    panel_product<count, false>(depth, a + r * row, row, step, from, to + r * kPanel, kPanel);
+  });
+}
+
+// The samples [begin, end) of a block, [end − begin, width] → block[width, kPanel], with zeros for all others.
+[[gnu::always_inline]] inline void to_block(const float* samples, int64_t begin, int64_t end, int64_t width,
+                                            float* block) {
+  for (int64_t f = 0; f < width; f += kLanes) {
+    const int64_t some = std::min(kLanes, width - f);
+    for (int64_t i = 0; i < some; ++i) {
+      std::fill_n(block + (f + i) * kPanel, begin, 0.f);
+      std::fill_n(block + (f + i) * kPanel + end, kPanel - end, 0.f);
+    }
+    for (int64_t c = begin; c < end; ++c) {
+      for (int64_t i = 0; i < some; ++i) block[(f + i) * kPanel + c] = samples[(c - begin) * width + f + i];
+    }
+  }
+}
+
+// d ← φ′∘d, of a layer whose result is y
+[[gnu::always_inline]] inline void mask(const Layer& layer, const float* y, float* d) {
+  const int64_t count = layer.out * kPanel;
+  const float slope = layer.slope;
+  if (slope == 1.f) return;
+  if (slope == 0.f) {
+    for (int64_t i = 0; i < count; ++i) d[i] = y[i] <= 0.f ? 0.f : d[i];
+  } else {
+    for (int64_t i = 0; i < count; ++i) d[i] = y[i] > 0.f ? d[i] : d[i] * slope;
+  }
+}
+
+inline std::unique_ptr<float[]> scratch_of(int64_t count) { return std::unique_ptr<float[]>(new float[count]); }
+
+}  // namespace wgan

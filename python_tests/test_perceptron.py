@@ -1,0 +1,366 @@
+"""A perceptron as one node is the chain of its layers, sweep by sweep, in penalties and in steps."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from cases import error
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import parametrize, prune
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import wgan_kernels as wk
+from wgan_kernels import _dispatch, _native
+from wgan_kernels.one_pass import trace
+
+pytestmark = pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled part: {_native.why_not['cpu']}")
+operators = torch.ops.wgan_kernels
+
+
+@pytest.fixture(autouse=True)
+def wide_vectors(monkeypatch):
+    """Served on any machine: the kernels run everywhere, only not fast."""
+    monkeypatch.setattr(_dispatch, "has_wide_vectors", lambda: True)
+
+
+class Counting(TorchDispatchMode):
+    """Which of the sweeps were run by a kernel."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "perceptron" in func.name():
+            self.seen.append(func.name().partition("perceptron_")[2])
+        return func(*args, **(kwargs or {}))
+
+
+def activation(slope):
+    return nn.ReLU() if slope == 0 else nn.LeakyReLU(slope)
+
+
+def perceptron(*widths, slopes=(), biases=()):
+    """Linear layers of these widths; slopes, None for no activation, and biases are repeated."""
+    slopes, biases = itertools.cycle(slopes or [0.2]), itertools.cycle(biases or [True])
+    layers = []
+    for index, (inner, outer) in enumerate(itertools.pairwise(widths)):
+        slope = next(slopes)
+        layers.append(nn.Linear(inner, outer, bias=next(biases)))
+        if slope is not None and index < len(widths) - 2:
+            layers.append(activation(slope))
+    return nn.Sequential(*layers)
+
+
+def double(critic):
+    return copy.deepcopy(critic).double()
+
+
+# --- the sweeps -----------------------------------------------------------------------------------------------------
+@torch.no_grad()
+def swept(critic, program, x, split, seed, t):
+    """[scores, the gradient, then each parameter's]"""
+    scores, gradient = program.begin(x.clone(), split, lambda scores: seed.view_as(scores))
+    found = {id(param): grad for param, grad in program.finish(t)}
+    program.forget()
+    return [scores, gradient, *(found.get(id(param)) for param in critic.parameters())]
+
+
+widths = st.lists(st.sampled_from([1, 2, 3, 7, 12, 16, 31, 32, 33, 70]), min_size=3, max_size=6)
+
+
+@given(
+    widths,
+    st.lists(st.sampled_from([0.0, 0.2, 1.5, None]), min_size=1, max_size=3),
+    st.lists(st.booleans(), min_size=1, max_size=3),
+    st.integers(0, 70),
+    st.integers(1, 70),
+    st.integers(0, 99),
+)
+def test_any_shape(widths, slopes, biases, split, points, number):
+    torch.manual_seed(number)
+    critic = perceptron(*widths, slopes=slopes, biases=biases)
+    program = trace(critic)
+    x, seed = torch.randn(split + points, widths[0]), torch.randn(split + points, widths[-1])
+    t = torch.randn(points, widths[0])
+    torch.use_deterministic_algorithms(True)  # which fills fresh outputs with NaN
+    try:
+        results = swept(critic, program.suited(x), x, split, seed, t)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert program.suited(x) is program.perceptron
+    plain = swept(critic, program, x, split, seed, t)
+    exactly = double(critic)
+    exact = swept(exactly, trace(exactly), x.double(), split, seed.double(), t.double())
+    for result, theirs, truth in zip(results, plain, exact, strict=True):
+        assert (result is None) is (theirs is None)
+        if result is not None:
+            assert result.shape == truth.shape and result.dtype == torch.float32
+            # An activation at its kink may take the other piece where sums round otherwise.
+            allowed = 2 * error(theirs, truth) + 16 * torch.finfo(torch.float32).eps * (1 + truth.abs().max().item())
+            assert error(result, truth) <= allowed
+
+
+def test_rounding_errors_are_those_of_pytorch():
+    critic = perceptron(784, 512, 512, 1, slopes=[0.2])
+    program, x = trace(critic), torch.randn(192, 784)
+    seed, t = torch.randn(192, 1), torch.randn(64, 784)
+    exactly = double(critic)
+    exact = swept(exactly, trace(exactly), x.double(), 128, seed.double(), t.double())
+    for result, plain, truth in zip(
+        swept(critic, program.suited(x), x, 128, seed, t), swept(critic, program, x, 128, seed, t), exact, strict=True
+    ):
+        rounded = torch.finfo(torch.float32).eps * truth.norm()
+        assert (result - truth).norm() <= 2 * (plain - truth).norm() + rounded
+
+
+def test_the_same_bits_on_one_thread_and_on_two():
+    critic = perceptron(300, 200, 100, 1)
+    program, x, t = trace(critic), torch.randn(100, 300), torch.randn(36, 300)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(swept(critic, program.suited(x), x, 64, torch.ones(100, 1), t))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+def test_nan_and_infinity_stay_in_their_sample(slope):
+    critic = perceptron(5, 7, 6, 1, slopes=[slope])
+    program = trace(critic)
+    x, t = torch.randn(40, 5), torch.randn(40, 5)
+    clean = swept(critic, program.suited(x), x, 0, torch.ones(40, 1), t)
+    for value in (float("nan"), float("inf"), -float("inf")):
+        x[3, 2] = value
+        results = swept(critic, program.suited(x), x, 0, torch.ones(40, 1), t)
+        plain = swept(critic, program, x, 0, torch.ones(40, 1), t)
+        others = torch.arange(40) != 3
+        for result, theirs, before in zip(results[:2], plain[:2], clean[:2], strict=True):
+            assert torch.equal(result[others], before[others])
+            torch.testing.assert_close(result, theirs, equal_nan=True)
+        for result, theirs in zip(results[2:], plain[2:], strict=True):
+            assert (result is None and theirs is None) or torch.equal(result.isnan(), theirs.isnan())
+
+
+# --- in penalties and steps -----------------------------------------------------------------------------------------
+CRITICS = {
+    "toy": lambda: perceptron(2, 64, 64, 1, slopes=[0.0]),
+    "images": lambda: nn.Sequential(nn.Flatten(), *perceptron(2 * 5 * 6, 33, 9, 1)),
+    "behind": lambda: nn.Sequential(*perceptron(4, 33, 9, 1), nn.Flatten(0)),
+    "many scores": lambda: perceptron(4, 33, 9, 3),
+    "linear at last": lambda: perceptron(4, 33, 9, 8, 1, slopes=[0.2, None, None]),
+    "active at last": lambda: nn.Sequential(*perceptron(4, 33, 9), nn.ReLU()),
+    "in place": lambda: nn.Sequential(nn.Linear(4, 9), nn.LeakyReLU(0.1, inplace=True), nn.Linear(9, 1)),
+    "a layer twice": lambda: (lambda layer: nn.Sequential(layer, nn.ReLU(), layer, nn.Linear(4, 1)))(nn.Linear(4, 4)),
+    "a frozen bias": lambda: frozen(perceptron(4, 33, 9, 1), "2.bias"),
+    "nested": lambda: nn.Sequential(perceptron(4, 33, 9), nn.Sequential(nn.ReLU(), nn.Linear(9, 1))),
+}
+IMAGES = (2, 5, 6)
+
+
+def shape_of(name):
+    return {"toy": (2,), "images": IMAGES}.get(name, (4,))
+
+
+def frozen(critic, name):
+    critic.get_parameter(name).requires_grad_(False)
+    return critic
+
+
+@pytest.mark.parametrize("name", CRITICS)
+@pytest.mark.parametrize("batch", [1, 50])
+def test_a_penalty_has_autograds_gradients(name, batch):
+    critic = CRITICS[name]()
+    real, fake = torch.randn(2, batch, *shape_of(name))
+    eps = torch.rand(batch)
+    with Counting() as seen:
+        penalty = wk.gradient_penalty(critic, real, fake, eps=eps)
+        penalty.backward()
+    assert seen.seen == ["begin", "finish"]
+    plain = copy.deepcopy(critic)
+    plain.zero_grad()
+    expected = wk.reference.gradient_penalty(plain, real, fake, eps=eps)
+    expected.backward()
+    torch.testing.assert_close(penalty, expected)
+    for (label, param), theirs in zip(critic.named_parameters(), plain.parameters(), strict=True):
+        assert (param.grad is None) is (theirs.grad is None), label
+        if param.grad is not None:
+            torch.testing.assert_close(param.grad, theirs.grad, msg=label, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CRITICS)
+@pytest.mark.parametrize("penalty", ["gp", "r1"])
+def test_a_step_is_the_references(name, penalty):
+    critic = CRITICS[name]()
+    real, fake = torch.randn(2, 24, *shape_of(name))
+    plain = copy.deepcopy(critic)
+    ours = wk.CriticStep(critic, torch.optim.SGD(critic.parameters(), 0.1), penalty, tune=False)
+    theirs = wk.reference.CriticStep(plain, torch.optim.SGD(plain.parameters(), 0.1), penalty)
+    with Counting() as seen:
+        torch.manual_seed(1)
+        found = ours(real, fake)
+    assert seen.seen == ["begin", "finish"]
+    torch.manual_seed(1)
+    expected = theirs(real, fake)
+    torch.testing.assert_close(found["loss"], expected["loss"], rtol=1e-4, atol=1e-5)
+    for param, other in zip(critic.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(param, other, rtol=1e-4, atol=1e-5)
+
+
+def test_samples_of_any_memory():
+    critic = perceptron(6, 33, 1)
+    whole = torch.randn(12, 50).t()
+    for real in (whole[:, ::2], whole[::3, 3:9], torch.randn(3, 6).expand(3, 6)[:1].expand(4, 6)):
+        penalty = wk.r1_penalty(critic, real)
+        torch.testing.assert_close(penalty, wk.reference.r1_penalty(critic, real))
+        grads = torch.autograd.grad(penalty, [critic[0].weight, critic[2].weight])
+        expected = torch.autograd.grad(wk.reference.r1_penalty(critic, real), [critic[0].weight, critic[2].weight])
+        torch.testing.assert_close(grads, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_two_graphs_at_once_and_a_kept_one():
+    critic = perceptron(4, 33, 1)
+    x, y = torch.randn(2, 20, 4)
+    first, second = wk.r1_penalty(critic, x), wk.r1_penalty(critic, y)
+    weight = critic[0].weight
+    for _ in range(2):
+        for penalty, samples in ((first, x), (second, y)):
+            (grad,) = torch.autograd.grad(penalty, weight, retain_graph=True)
+            (expected,) = torch.autograd.grad(wk.reference.r1_penalty(critic, samples), weight)
+            torch.testing.assert_close(grad, expected, rtol=1e-4, atol=1e-6)
+
+
+# --- who is served --------------------------------------------------------------------------------------------------
+def with_strided_weight():
+    critic = perceptron(4, 8, 1)
+    critic[0].weight = nn.Parameter(torch.randn(4, 8).t())
+    return critic
+
+
+NOT_SERVED = {
+    "double": lambda: perceptron(4, 8, 1).double(),
+    "a frozen weight": lambda: frozen(perceptron(4, 8, 1), "0.weight"),
+    "one layer": lambda: perceptron(4, 1),
+    "a curved activation": lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1)),
+    "an activation first": lambda: nn.Sequential(nn.ReLU(), *perceptron(4, 8, 1)),
+    "two activations": lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.LeakyReLU(0.2), nn.Linear(8, 1)),
+    "a bounded activation": lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU6(), nn.Linear(8, 1)),
+    "a norm": lambda: nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 1)),
+    "weights in other memory": with_strided_weight,
+    "a hook": lambda: hooked(perceptron(4, 8, 1)),
+    "a parametrized weight": lambda: parametrized(perceptron(4, 8, 1)),
+    "a pruned weight": lambda: pruned(perceptron(4, 8, 1)),
+}
+
+
+def hooked(critic):
+    critic[0].register_forward_hook(lambda module, args, y: y)
+    return critic
+
+
+def parametrized(critic):
+    parametrize.register_parametrization(critic[0], "weight", nn.Identity())
+    return critic
+
+
+def pruned(critic):
+    prune.identity(critic[0], "weight")
+    return critic
+
+
+@pytest.mark.parametrize("name", NOT_SERVED)
+def test_others_are_not_served(name):
+    critic = NOT_SERVED[name]()
+    dtype = next(critic.parameters()).dtype
+    real = torch.randn(9, 4, dtype=dtype)
+    with Counting() as seen:
+        wk.r1_penalty(critic, real).backward()
+    assert seen.seen == []
+    trained = [param for param in critic.parameters() if param.requires_grad]
+    penalty = wk.reference.r1_penalty(critic, real)
+    expected = torch.autograd.grad(penalty, trained, allow_unused=True)
+    for param, theirs in zip(trained, expected, strict=True):
+        if param.grad is not None and theirs is not None:
+            torch.testing.assert_close(param.grad, theirs, rtol=1e-4, atol=1e-6)
+
+
+# Each sample takes the place of 32, unless there are enough of them.
+@pytest.mark.parametrize(("width", "batch", "is_served"), [(8, 1, True), (200, 2, False), (200, 12, True)])
+def test_few_samples_of_a_wide_critic_take_its_layers(width, batch, is_served):
+    with Counting() as seen:
+        wk.r1_penalty(perceptron(width, width, width, 1), torch.randn(batch, width)).backward()
+    assert bool(seen.seen) is is_served
+
+
+def test_sequences_of_samples_take_their_layers():
+    critic = perceptron(4, 8, 1)  # of each of three parts of a sample
+    real = torch.randn(9, 3, 4)
+    with Counting() as seen:
+        torch.testing.assert_close(wk.r1_penalty(critic, real), wk.reference.r1_penalty(critic, real))
+    assert seen.seen == []
+
+
+def test_what_surrounds_a_critic_bars_the_kernels():
+    critic, real = perceptron(4, 8, 1), torch.randn(9, 4)
+    with Counting() as seen:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            wk.r1_penalty(critic, real).backward()
+        with wk.use_backend("reference"):
+            wk.r1_penalty(critic, real).backward()
+    assert seen.seen == []
+
+
+def test_a_machine_without_wide_vectors(monkeypatch):
+    monkeypatch.setattr(_dispatch, "has_wide_vectors", lambda: False)
+    with Counting() as seen:
+        wk.r1_penalty(perceptron(4, 8, 1), torch.randn(9, 4)).backward()
+    assert seen.seen == []
+
+
+# --- the operators --------------------------------------------------------------------------------------------------
+def arguments(split=3, points=2):
+    weights, biases, slopes = [torch.randn(5, 4), torch.randn(2, 5)], [torch.randn(5), None], [0.2, 1.0]
+    x, seed = torch.randn(split + points, 4), torch.randn(split + points, 2)
+    _, _, values, deltas = operators.perceptron_begin(x, seed, weights, biases, slopes, split)
+    return {
+        "begin": (x, seed, weights, biases, slopes, split),
+        "finish": (x[:split], torch.randn(points, 4), values, deltas, weights, slopes),
+    }
+
+
+@pytest.mark.parametrize("split", [0, 3])
+@pytest.mark.parametrize("name", ["begin", "finish"])
+def test_opcheck(name, split):
+    tests = ("test_schema", "test_faketensor")
+    torch.library.opcheck(getattr(operators, f"perceptron_{name}").default, arguments(split)[name], test_utils=tests)
+
+
+WRONG = {
+    "x of doubles": ("begin", 0, lambda x: x.double()),
+    "x of another width": ("begin", 0, lambda x: x[:, :3].contiguous()),
+    "x in other memory": ("begin", 0, lambda x: x.t().contiguous().t()),
+    "another seed": ("begin", 1, lambda seed: seed[:, :1].contiguous()),
+    "weights that do not fit": ("begin", 2, lambda weights: weights[::-1]),
+    "a bias too long": ("begin", 3, lambda biases: [torch.zeros(9), None]),
+    "a bias missing": ("begin", 3, lambda biases: biases[:1]),
+    "a slope missing": ("begin", 4, lambda slopes: slopes[:1]),
+    "no such split": ("begin", 5, lambda split: 9),
+    "other values": ("finish", 2, lambda values: values[:, :3].contiguous()),
+    "other deltas": ("finish", 3, lambda deltas: deltas[:, :3].contiguous()),
+    "tangents too wide": ("finish", 1, lambda t: torch.randn(2, 5)),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_operators_refuse_what_does_not_fit(name):
+    which, place, change = WRONG[name]
+    given = list(arguments()[which])
+    given[place] = change(given[place])
+    with pytest.raises(RuntimeError, match=f"perceptron_{which}"):
+        getattr(operators, f"perceptron_{which}")(*given)

@@ -1,0 +1,85 @@
+"""A critic of linear layers and piecewise linear activations alone: two kernels for all of its sweeps."""
+
+import copy
+
+import torch
+
+from ..rules import _perceptron, linear
+from .nodes import Layer, Piecewise, Reshape
+from .program import Sweeps, summed
+
+
+def recognised(steps):
+    """The Perceptron that a program's steps are, or None."""
+    if any(reads != [i] for i, (_, reads) in enumerate(steps)):
+        return None
+    nodes = [node for node, _ in steps]
+    inner = [i for i, node in enumerate(nodes) if not isinstance(node, Reshape)]
+    if not inner or inner[-1] - inner[0] + 1 != len(inner):
+        return None
+    chain = _chain(nodes[inner[0] : inner[-1] + 1])
+    return None if chain is None else Perceptron(nodes[: inner[0]], chain, nodes[inner[-1] + 1 :])
+
+
+def _chain(nodes):
+    """[(linear layer, the slope of the activation behind it or None)], or None."""
+    chain = []
+    for node in nodes:
+        if isinstance(node, Layer) and node.maps is linear.MAPS:
+            chain.append((node.module, None))
+        elif isinstance(node, Piecewise) and node.maps.slope is not None and chain and chain[-1][1] is None:
+            chain[-1] = chain[-1][0], node.maps.slope
+        else:
+            return None
+    return chain if len(chain) > 1 else None
+
+
+class Perceptron(Sweeps):
+    """y_l = φ_l(W_l y_{l−1} + b_l), between other shapes of the samples and of the scores.
+
+    Values and δ are kept by blocks of samples, as the kernels have them.
+    """
+
+    def __init__(self, before, chain, behind):
+        super().__init__()
+        self.before, self.layers, self.behind = before, [layer for layer, _ in chain], behind
+        self.slopes = [1.0 if slope is None else slope for _, slope in chain]
+        self.bent_behind = [any(slope is not None for _, slope in chain[i:]) for i in range(len(chain))]
+        self.forget()
+
+    def takes(self, x):
+        """Whether the kernels take samples x, and gain by it."""
+        return _perceptron.serve(x, [layer.weight for layer in self.layers])
+
+    def copied(self):
+        return copy.copy(self)
+
+    def begin(self, x, split, seed):
+        shape = x.shape[1:]
+        for node in self.before:
+            x = node.forward(split, x)
+        self.weights, self.biases = [layer.weight for layer in self.layers], [layer.bias for layer in self.layers]
+        like = x.new_empty(*x.shape[:-1], len(self.weights[-1]))
+        for node in self.behind:
+            like = node.forward(split, like)
+        self.x, self.split = x.flatten(1).contiguous(), split
+        given = seed(like).reshape(len(x), -1), self.weights, self.biases, self.slopes, split
+        scores, gradient, *self.kept = _perceptron.begin(self.x, *given)
+        return scores.view(like.shape), gradient.view(-1, *shape)
+
+    def finish(self, tangent):
+        t = tangent.flatten(1).contiguous()
+        grads = _perceptron.finish(self.x[: self.split], t, *self.kept, self.weights, self.slopes)
+        of_biases = grads[len(self.weights) :] or map(self._without, range(len(self.weights)))
+        received = [*zip(self.weights, grads, strict=False), *zip(self.biases, of_biases, strict=True)]
+        return summed(
+            (param, grad) for param, grad in received if param is not None and param.requires_grad and grad is not None
+        )
+
+    def _without(self, index):
+        """What a bias receives of the penalty alone: nothing where autograd has no way to it."""
+        bias = self.biases[index]
+        return torch.zeros_like(bias) if bias is not None and self.bent_behind[index] else None
+
+    def forget(self):
+        self.x = self.weights = self.biases = self.kept = None

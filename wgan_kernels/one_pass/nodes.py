@@ -30,11 +30,12 @@ class Node:
     takes_tangent: it wants t for more than J t, which is wanted only if ``pushes``, as the program says.
     over_x, over_delta: whether x and t, or δ, are its own to write over, as the program says.
     bent_behind: whether something bends behind it, likewise.
+    is_done: whether nothing but the gradients comes after the pushforward, likewise.
     """
 
     curved = bare = bends = takes_tangent = False
     gives = pulls = False
-    over_x = over_delta = bent_behind = pushes = False
+    over_x = over_delta = bent_behind = pushes = is_done = False
     module = None
 
     def __init__(self, name, what):
@@ -60,7 +61,7 @@ class Layer(Node):
     """
 
     gives = pulls = takes_tangent = True
-    saved = ("x", "given", "weight", "delta", "t", "r", "bent", "grad")
+    saved = ("x", "given", "weight", "like", "delta", "t", "r", "bent", "grad")
 
     def __init__(self, name, module, maps, how):
         super().__init__(name, type(module).__name__)
@@ -80,6 +81,7 @@ class Layer(Node):
         # A convolution's channels-last once for all sweeps, else each would copy it.
         is_as_images = x.dim() == weight.dim() and not x.is_contiguous()
         self.weight = weight.contiguous(memory_format=_layout.memory_format(x)) if is_as_images else weight
+        self.like = weight  # for its gradient
         return self.maps.forward(self.x, self.weight, bias, self.how)
 
     def pullback(self, delta, rows):
@@ -91,7 +93,11 @@ class Layer(Node):
     def pushforward(self, t):
         self.t = self._rounded(t)
         pushed = self.maps.forward(self.t, self.weight, None, self.how) if self.pushes else None
+        if self.is_done:
+            self.weight = None
         if not self.split:  # nothing but t meets δ, which need not be kept
+            if self.is_done:
+                self.x = None
             self.grad = self._weight_gradient(self.t)
             self.delta = self.t = None
         return pushed
@@ -99,7 +105,7 @@ class Layer(Node):
     def curvature(self, r, wanted):
         self.r, x = r, self.x[self.split :]
         if r is not None and self.given[0].requires_grad:
-            self.bent = self.maps.weight_gradient(x, r, self.weight, self.how)
+            self.bent = self.maps.weight_gradient(x, r, self.like, self.how)
         return [_of(self.dtype, self.maps.pullback(r, self.weight, x, self.how)) if wanted and r is not None else None]
 
     def gradients(self):
@@ -121,7 +127,7 @@ class Layer(Node):
     def _weight_gradient(self, x):
         if not self.given[0].requires_grad:
             return None
-        return self.maps.weight_gradient(x, self.delta, self.weight, self.how)
+        return self.maps.weight_gradient(x, self.delta, self.like, self.how)
 
     def _rounded(self, tensor):
         """As autocast has the operands of a product, where it is on."""
@@ -154,7 +160,10 @@ class Piecewise(Node):
         return [(self.maps.pull_over if self.over_delta else self.maps.pullback)(delta, y)]
 
     def pushforward(self, t):
-        return (self.maps.pull_over if self.over_x else self.maps.pullback)(t, self.y[self.split :])
+        y = self.y[self.split :]
+        if self.is_done:
+            self.y = None
+        return (self.maps.pull_over if self.over_x else self.maps.pullback)(t, y)
 
     def curvature(self, r, wanted):
         return [self.maps.pullback(r, self.y[self.split :]) if wanted and r is not None else None]

@@ -108,8 +108,8 @@ class Program(Sweeps):
         )
 
     def _tell(self):
-        """Tells nodes which values, tangents and δ they alone have, whether something bends behind them, and whether
-        anyone wants their J t.
+        """Tells nodes which values, tangents and δ they alone have, whether something bends behind them, whether anyone
+        wants their J t, and whether that is the last sweep.
         """
         readers = [0] * (len(self.steps) + 1)
         for _, reads in self.steps:
@@ -122,6 +122,7 @@ class Program(Sweeps):
         alone, bent, pushed = ([False] * len(readers) for _ in range(3))  # its δ; what reads it bends; its t is wanted
         for i, (node, reads) in reversed(list(enumerate(self.steps, 1))):
             node.over_delta, node.bent_behind, node.pushes = alone[i], bent[i], pushed[i]
+            node.is_done = not self.is_curved
             for source in reads:
                 pushed[source] |= pushed[i] or node.takes_tangent
                 bent[source] |= bent[i] or node.bends

@@ -87,9 +87,20 @@ def _pullback(delta, w, x, how):
     return _native(x, delta, w, how, (True, False, False))[0]
 
 
+# Elements of a kernel for one of the samples, from which on its gradient is not made in channels-last memory, where it
+# would be copied twice. 256 channels of 8×8 to 512, 4×4: 16 samples (8) 4.8 and 3.6 ms, 64 (2) 14.5 and 13.1.
+_LARGE = 2
+
+
 def _weight_gradient(x, delta, w, how):
+    """In the memory of w where that costs nothing. Of w itself nothing is read."""
     if _winograd.serve(x, w, how):
         return _winograd.weight_gradient(x, delta, w, how)
+    format_ = _layout.memory_format(x)
+    if format_ is not torch.contiguous_format and w.numel() >= _LARGE * x.numel():
+        x, delta, format_ = x.contiguous(), delta.contiguous(), torch.contiguous_format
+    if not w.is_contiguous(memory_format=format_):  # else PyTorch would copy it
+        w = torch.empty_like(w, memory_format=format_)
     return _native(x, delta, w, how, (False, True, False))[1]
 
 

@@ -77,6 +77,12 @@ def however_small(monkeypatch):
 
 
 @pytest.fixture
+def wide_vectors(monkeypatch):
+    """Kernels that count on AVX-512 are served on any machine: they run everywhere, only not fast."""
+    monkeypatch.setattr(sys.modules["wgan_kernels._dispatch"], "has_wide_vectors", lambda: True)
+
+
+@pytest.fixture
 def cli():
     """``python -m benchmarks``, in this process."""
     from benchmarks.__main__ import main

@@ -1,4 +1,4 @@
-"""A convolution with a 4×4 kernel and stride 2 on a CPU: each of its three maps beside PyTorch's, channels-last."""
+"""A convolution with a 4×4 or 3×3 kernel and stride 2 on a CPU: each of its three maps beside PyTorch's, channels-last."""
 
 from math import prod
 
@@ -32,9 +32,10 @@ KINDS = {
 }
 
 
-def case(name, batch, channels, side, wider):
+def case(name, batch, channels, side, wider, taps):
     ours, eager = KINDS[name]
-    of_x, of_y, of_w = (batch, channels, side, side), (batch, wider, side // 2, side // 2), (wider, channels, 4, 4)
+    half = (side - taps + 2) // 2 + 1
+    of_x, of_y, of_w = (batch, channels, side, side), (batch, wider, half, half), (wider, channels, taps, taps)
 
     def make(device, dtype):
         x, delta, w, b = (torch.randn(shape, device=device, dtype=dtype) for shape in (of_x, of_y, of_w, (wider,)))
@@ -42,8 +43,8 @@ def case(name, batch, channels, side, wider):
         return x, w, b, delta
 
     return Case(
-        name=f"winograd/{name}-{label(of_x)}-to-{wider}",
-        what=f"{name.replace('-', ' ')} of a convolution, 4×4 with stride 2",
+        name=f"winograd/{name}-{label(of_x)}-to-{wider}" + ("" if taps == 4 else f"-by-{taps}x{taps}"),
+        what=f"{name.replace('-', ' ')} of a convolution, {taps}×{taps} with stride 2",
         make=make,
         contenders={OURS: ours, "eager": eager},
         reference=eager,  # the gate takes it in float64
@@ -54,5 +55,5 @@ def case(name, batch, channels, side, wider):
     )
 
 
-SHAPES = (64, 128, 28, 128), (48, 64, 32, 128)
+SHAPES = (64, 128, 28, 128, 4), (48, 64, 32, 128, 4), (64, 32, 14, 64, 3), (192, 64, 7, 128, 3)
 CASES = tuple(case(name, *shape) for shape in SHAPES for name in KINDS)

@@ -7,10 +7,12 @@
 namespace wgan {
 namespace {
 
-// A kernel of 4×4 taps as seen from the image that is read, in any memory. From the small one it is turned around.
+// A kernel of 4×4 or 3×3 taps as seen from the image that is read, in any memory. From the small one it is turned
+// around.
 struct Kernel {
   const float* data;
   int64_t in, out, in_stride, out_stride, row, column;
+  int taps;
   bool turned;
 
   Kernel(const Tensor& w, bool turned)
@@ -21,11 +23,13 @@ struct Kernel {
         out_stride(w.stride(turned)),
         row(w.stride(2)),
         column(w.stride(3)),
+        taps(static_cast<int>(w.size(2))),
         turned(turned) {}
 
-  // Where tap (i, j) of a phase lies.
+  // Where tap (i, j) of a phase lies; −1 where there is none.
   int64_t tap(int phase, int i, int j) const {
-    return (phase / 2 + 2 * (turned ? 1 - i : i)) * row + (phase % 2 + 2 * (turned ? 1 - j : j)) * column;
+    const int y = phase / 2 + 2 * (turned ? 1 - i : i), x = phase % 2 + 2 * (turned ? 1 - j : j);
+    return y < taps && x < taps ? y * row + x * column : -1;
   }
 };
 
@@ -46,7 +50,8 @@ WGAN_CLONES void kernel_points(const Kernel& w, float* to, int64_t begin, int64_
         Vector g[2][2] = {}, half[math::kPoints][2], row[math::kPoints];
         WGAN_UNROLL for (int i = 0; i < 2; ++i) {
           WGAN_UNROLL for (int j = 0; j < 2; ++j) {
-            read_strided(w.data + k * w.in_stride + n * w.out_stride + w.tap(phase, i, j), w.out_stride, g[i][j]);
+            const int64_t tap = w.tap(phase, i, j);
+            if (tap >= 0) read_strided(w.data + k * w.in_stride + n * w.out_stride + tap, w.out_stride, g[i][j]);
           }
         }
         WGAN_UNROLL for (int j = 0; j < 2; ++j) math::winograd_taps(g[0][j], g[1][j], &half[0][j], 2);
@@ -64,14 +69,21 @@ WGAN_CLONES void kernel_points(const Kernel& w, float* to, int64_t begin, int64_
 // The points of all phases of a kernel.
 struct KernelPoints {
   int64_t in, out;
+  int taps;
+  bool turned;
   Tensor points;
 
   KernelPoints(const Kernel& w, const Tensor& like)
-      : in(w.in), out(w.out), points(torch::stable::new_empty(like, {kPhases * Points::size(in * out)})) {
+      : in(w.in),
+        out(w.out),
+        taps(w.taps),
+        turned(w.turned),
+        points(torch::stable::new_empty(like, {kPhases * Points::size(in * out)})) {
     float* to = mutable_data<float>(points);
     torch::stable::parallel_for(0, in, 8, [&](int64_t begin, int64_t end) { kernel_points(w, to, begin, end); });
   }
   Points of(int phase) const { return {mutable_data<float>(points) + phase * Points::size(in * out), in * out}; }
+  Zeros zeros(int phase) const { return {taps, phase, turned}; }
 
   // Tiles of a block: both operands of a point's product lie in a core's second cache (1 MB on an AMD EPYC).
   int64_t length() const { return std::max(in, out) <= 128 ? 48 : std::max(in, out) <= 256 ? 24 : 12; }
@@ -87,11 +99,15 @@ struct Padding {
 
 // to (+)= from·kernel, point by point, of a block's tiles. from: [tiles, in], to: [tiles, out]
 template <bool kAdd>
-WGAN_CLONES void multiply(const Block& block, const Points& from, const Points& kernel, const Points& to, int64_t in,
-                          int64_t out) {
+WGAN_CLONES void multiply(const Block& block, const Points& from, const Points& kernel, const Zeros& zeros,
+                          const Points& to, int64_t in, int64_t out) {
   const int64_t rows = (block.count + kRowStep - 1) / kRowStep * kRowStep;
   for (int point = 0; point < kProducts; ++point) {
     if (!block.has(point)) continue;
+    if (zeros.has(point)) {
+      if (!kAdd) std::fill_n(to.at(point), rows * out, 0.f);
+      continue;
+    }
     for (int64_t n = 0; n < out; n += kPanel) {
       rows_product<kAdd>(rows, in, from.at(point), in, 1, kernel.at(point) + n * in, to.at(point) + n, out);
     }
@@ -140,8 +156,8 @@ WGAN_CLONES void large_result(const Block& block, const Points& points, const fl
   });
 }
 
-int64_t result_size(int64_t large, int64_t padding) {
-  return large + 2 * padding < 4 ? 0 : (large + 2 * padding - 4) / 2 + 1;
+int64_t result_size(int64_t large, int64_t padding, int64_t taps) {
+  return large + 2 * padding < taps ? 0 : (large + 2 * padding - taps) / 2 + 1;
 }
 
 // large: [B, H, W, large channels] → small: [B, h, w, small channels], the convolution
@@ -149,7 +165,8 @@ Tensor winograd_down(const Tensor& large, const Tensor& w, std::optional<Tensor>
   const char* op = "winograd_down";
   check_images(op, "large", large, w, 1);
   check_channels(op, "bias", bias, w.size(0));
-  const int64_t h = result_size(large.size(1), rows), width = result_size(large.size(2), columns);
+  const int64_t taps = w.size(2), h = result_size(large.size(1), rows, taps);
+  const int64_t width = result_size(large.size(2), columns, taps);
   STD_TORCH_CHECK(rows >= 0 && columns >= 0 && h > 0 && width > 0, op, ": no pixel is left");
   Tensor small = torch::stable::new_empty(large, {large.size(0), h, width, w.size(0)});
   const KernelPoints kernel({w, false}, large);
@@ -162,7 +179,8 @@ Tensor winograd_down(const Tensor& large, const Tensor& w, std::optional<Tensor>
     const Points read = kernel.read(scratch), written = kernel.written(scratch);
     for (int phase = 0; phase < kPhases; ++phase) {
       large_points(blocks[b], from, {rows, columns}, phase, read);
-      (phase ? multiply<true> : multiply<false>)(blocks[b], read, kernel.of(phase), written, kernel.in, kernel.out);
+      (phase ? multiply<true> : multiply<false>)(blocks[b], read, kernel.of(phase), kernel.zeros(phase), written,
+                                                 kernel.in, kernel.out);
     }
     small_result(blocks[b], written, shift, to);
   });
@@ -194,7 +212,7 @@ Tensor winograd_up(const Tensor& small, const Tensor& w, std::optional<Tensor> b
     const Block& block = blocks[b];
     const Points read = kernel.read(scratch), written = kernel.written(scratch);
     small_points(block, from, {rows, columns}, read);
-    multiply<false>(block, read, kernel.of(block.phase), written, kernel.in, kernel.out);
+    multiply<false>(block, read, kernel.of(block.phase), kernel.zeros(block.phase), written, kernel.in, kernel.out);
     large_result(block, written, shift, to, {rows, columns});
   });
   return large;

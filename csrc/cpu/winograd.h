@@ -1,8 +1,9 @@
-// The tiles of a convolution with a 4×4 kernel and stride 2, and what is done to each of them.
+// The tiles of a convolution with a 4×4 or 3×3 kernel and stride 2, and what is done to each of them.
 //
 // Between a large image of 2·h rows and a small one of h, row 2·o − p + q + 2·a of the large one meets row o of the
 // small one by tap q + 2·a. For each phase (q of rows, q of columns) that is a 2×2 kernel of stride 1 on every second
-// pixel: four times minimal filtering.
+// pixel: four times minimal filtering. A kernel of 3×3 is one of 4×4 whose last row and column are zeros. Where q is 1
+// it has one tap, of whose four points one is zero, and is left out.
 #pragma once
 
 #include "../math/winograd.h"
@@ -22,6 +23,7 @@
 namespace wgan {
 
 constexpr int kPhases = 4;
+constexpr int kTaps = 4;  // of an axis, in all phases
 constexpr int kProducts = math::kPoints * math::kPoints;
 
 // Values at the points of a tile, or of a kernel's phase: [point][count], and between two points so much more that a
@@ -71,11 +73,12 @@ struct Padded {
 inline void check_images(const char* op, const char* name, const Tensor& t, const Tensor& w, int channels) {
   STD_TORCH_CHECK(t.dim() == 4 && t.is_contiguous() && t.is_cpu() && t.scalar_type() == ScalarType::Float, op, ": ",
                   name, " must be contiguous [B, rows, columns, channels] of float32 on the CPU");
-  STD_TORCH_CHECK(w.dim() == 4 && w.size(2) == 4 && w.size(3) == 4 && w.scalar_type() == ScalarType::Float &&
-                      w.is_cpu() && w.size(0) % kPanel == 0 && w.size(1) % kPanel == 0 && w.numel() > 0,
-                  op,
-                  ": w must be [small channels, large channels, 4, 4] of float32 on the CPU, channels in multiples of ",
-                  kPanel);
+  STD_TORCH_CHECK(
+      w.dim() == 4 && (w.size(2) == 4 || w.size(2) == 3) && w.size(3) == w.size(2) &&
+          w.scalar_type() == ScalarType::Float && w.is_cpu() && w.size(0) % kPanel == 0 && w.size(1) % kPanel == 0 &&
+          w.numel() > 0,
+      op, ": w must be [small channels, large channels, 4, 4] or [.., 3, 3] of float32 on the CPU, channels in ",
+      "multiples of ", kPanel);
   STD_TORCH_CHECK(t.size(3) == w.size(channels), op, ": ", name, " has other channels than w");
 }
 
@@ -89,6 +92,19 @@ struct Axis {
   }
   int64_t count(int m) const { return m == 3 ? threes : twos; }
   int64_t begin(int m, int64_t i) const { return m == 3 ? 3 * i : 3 * threes + 2 * i; }
+};
+
+// Of a phase's kernel the points that are zeros, of rows and of columns; kPoints where there are none. Turned around,
+// the tap that is missing is the first.
+struct Zeros {
+  int row, column;
+
+  Zeros(int taps, int phase, bool turned) {
+    const int point = turned ? 0 : math::kPoints - 1;
+    row = taps < kTaps && phase / 2 ? point : math::kPoints;
+    column = taps < kTaps && phase % 2 ? point : math::kPoints;
+  }
+  bool has(int point) const { return point / math::kPoints == row || point % math::kPoints == column; }
 };
 
 // Tiles [first, first + count) of all those of one shape, m rows by n columns, in one phase of a batch.

@@ -69,10 +69,10 @@ WGAN_CLONES void points_of_row(const Block& block, const Padded& large, const Pa
 }
 
 // sums [small channels, channels of the slice] += Σ over a block's tiles
-WGAN_CLONES void add_products(const Block& block, int row, const float* of_large, const float* of_small,
-                              const Points& sums, int64_t length, int64_t large, int64_t small) {
+WGAN_CLONES void add_products(const Block& block, int row, const Zeros& zeros, const float* of_large,
+                              const float* of_small, const Points& sums, int64_t length, int64_t large, int64_t small) {
   for (int j = 0; j < kPoints; ++j) {
-    if (!block.has(row * kPoints + j)) continue;
+    if (!block.has(row * kPoints + j) || zeros.has(row * kPoints + j)) continue;
     for (int64_t n = 0; n < large; n += kPanel) {
       rows_product<true>(small, block.count, of_small + j * length * small, 1, small,
                          of_large + (j * large + n) * length, sums.at(row * kPoints + j) + n, large);
@@ -80,11 +80,12 @@ WGAN_CLONES void add_products(const Block& block, int row, const float* of_large
   }
 }
 
-// Gᵀ p G: points [phase, slice, point, small, width] → w [small, large, 4, 4] in any memory, of small channels [begin,
-// end).
+// Gᵀ p G: points [phase, slice, point, small, width] → w [small, large, taps, taps] in any memory, of small channels
+// [begin, end).
 struct Taps {
   float* data;
   int64_t small, large, row, column;  // strides
+  int taps;
 };
 
 WGAN_CLONES void taps_of_points(float* points, int64_t small, int64_t large, int64_t width, const Taps& w,
@@ -106,8 +107,9 @@ WGAN_CLONES void taps_of_points(float* points, int64_t small, int64_t large, int
         WGAN_UNROLL for (int i = 0; i < 2; ++i) {
           math::winograd_tap_gradients(half[i], 1, g, 1);
           WGAN_UNROLL for (int j = 0; j < 2; ++j) {
-            float* to =
-                w.data + k * w.small + n * w.large + (phase / 2 + 2 * i) * w.row + (phase % 2 + 2 * j) * w.column;
+            const int y = phase / 2 + 2 * i, x = phase % 2 + 2 * j;
+            if (y >= w.taps || x >= w.taps) continue;
+            float* to = w.data + k * w.small + n * w.large + y * w.row + x * w.column;
             if (w.large == 1) {
               vector_at(to) = g[j];
             } else {
@@ -130,6 +132,8 @@ Tensor winograd_weights(const Tensor& large, const Tensor& small, const Tensor& 
   check_images(op, "small", small, w, 0);
   STD_TORCH_CHECK(large.size(0) == small.size(0) && rows >= 0 && columns >= 0, op, ": batches differ");
   Tensor result = torch::stable::empty_like(w);
+  const Taps taps{mutable_data<float>(result), result.stride(0), result.stride(1), result.stride(2), result.stride(3),
+                  static_cast<int>(w.size(2))};
   const Padded from(large), of(small);
   const int64_t in = from.images.channels, out = of.images.channels;
   const int64_t width = in % 64 == 0 && out <= 128 ? 64 : kPanel, slices = in / width;
@@ -143,16 +147,16 @@ Tensor winograd_weights(const Tensor& large, const Tensor& small, const Tensor& 
     const int64_t phase = job / slices;
     const Slice slice{phase / 2 - rows, phase % 2 - columns, job % slices * width, width};
     const Points part(parts + job * Points::size(out * width), out * width);
+    const Zeros zeros(taps.taps, static_cast<int>(phase), false);
     constexpr std::array points = {points_of_row<0>, points_of_row<1>, points_of_row<2>, points_of_row<3>};
     for (const Block& block : blocks) {
       for (int row = 0; row < kPoints; ++row) {
-        if (!block.has(row * kPoints)) continue;
+        if (!block.has(row * kPoints) || zeros.has(row * kPoints)) continue;
         points[row](block, from, of, slice, scratch, scratch + of_large, kLength);
-        add_products(block, row, scratch, scratch + of_large, part, kLength, width, out);
+        add_products(block, row, zeros, scratch, scratch + of_large, part, kLength, width, out);
       }
     }
   });
-  const Taps taps{mutable_data<float>(result), result.stride(0), result.stride(1), result.stride(2), result.stride(3)};
   torch::stable::parallel_for(
       0, out, 8, [&](int64_t begin, int64_t end) { taps_of_points(parts, out, in, width, taps, begin, end); });
   return result;

@@ -1,8 +1,9 @@
-"""Convolutions with 4×4 kernels and stride 2 by minimal filtering: less than half of the multiplications.
+"""Convolutions with 4×4 or 3×3 kernels and stride 2 by minimal filtering: down to 4/9 of the multiplications.
 
 Each of four phases of such a convolution is one with a 2×2 kernel on every second pixel, and three outputs of a filter
 of two taps take four products instead of six, two take three (csrc/math/winograd.h). In two dimensions that is 16/36 of
-the arithmetic, on whole tiles. Sums are taken in another order; the rounding error is the direct one's.
+the arithmetic, on whole tiles. Of a 3×3 kernel a phase has one or two taps in each dimension: 49/81. Sums are taken in
+another order; the rounding error is the direct one's.
 
 Source: Winograd 1980, "Arithmetic Complexity of Computations", chapter 5; Lavin and Gray 2016, "Fast Algorithms for
 Convolutional Neural Networks", section 4.
@@ -13,18 +14,22 @@ import torch
 from .. import _dispatch, _library
 
 PANEL = 32  # the kernels take channels in multiples of it
-# The direct kernel's multiplications for one of ours, from which on the rest that we do is paid for: see ``gain``.
-_EVIDENTLY = 1.45
+# The direct kernel's multiplications for one of ours, from which on the rest that we do is paid for, by a kernel's size
+# and by what is made: see ``gain`` and ``serve``.
+_EVIDENTLY = {
+    4: {"small": 1.45, "large": 1.45, "weights": 1.45},
+    3: {"small": 1.37, "large": 1.1, "weights": 1.1},
+}
 
 
 def _down_fake(large, w, bias, rows, columns):
-    size = map(_smaller, large.shape[1:3], (rows, columns))
+    size = map(_smaller, large.shape[1:3], (rows, columns), w.shape[2:])
     return large.new_empty(len(large), *size, len(w))
 
 
-def _smaller(pixels, padding):
+def _smaller(pixels, padding, taps):
     """Of an axis."""
-    return (pixels + 2 * padding - 2) // 2
+    return (pixels + 2 * padding - taps) // 2 + 1
 
 
 def _up_fake(small, w, bias, height, width, rows, columns):
@@ -48,12 +53,13 @@ _library.define_compiled(
 _operators = torch.ops.wgan_kernels
 
 
-def serve(x, w, how):
-    """Whether this convolution of x gains by it, in all three maps.
+def serve(x, w, how, sweep):
+    """Whether a sweep over this convolution of x gains by it: "forward", "pullback" or "weights", the weight gradient.
 
     float32, ms by PyTorch and so, on two cores of an AMD EPYC with AVX-512; all in channels-last memory::
 
         batch, channels and size        forward     input gradient   weight gradient
+        4×4:
         64, 128 of 28×28 to 128 of 14×14  28.5  17.4   30.4  18.3       32.8  22.1
         64, 128 of 14×14 to 128 of 7×7     7.2   5.3    7.9   5.2        8.8   6.0
         48, 64 of 32×32 to 128 of 16×16   14.5   9.1   14.9   9.9       15.7  10.8
@@ -62,8 +68,15 @@ def serve(x, w, how):
         not taken, of a gain below 1.45:
         48, 256 of 8×8 to 512 of 4×4      13.2  13.8   15.1  11.8       19.3  16.3
         1, 128 of 28×28 to 128 of 14×14    0.6   0.7    0.5   0.4        0.7   0.6
+        3×3, on another day, when the machine was twice as fast:
+        64, 128 of 28×28 to 128 of 14×14   8.7   7.0    9.3   7.6       11.8   9.6
+        64, 32 of 14×14 to 64 of 7×7      0.30  0.23   0.41  0.26       0.34  0.30
+        64, 64 of 16×16 to 128 of 8×8     1.29  1.17   1.44  1.33       1.67  1.27
+        192, 64 of 7×7 to 128 of 4×4      0.76  0.79   1.09  0.59       1.14  0.91
     """
-    if w.shape[2:] != (4, 4) or x.dim() != 4 or how.stride != (2, 2) or how.dilation != (1, 1) or how.groups != 1:
+    if w.shape[2:] not in ((4, 4), (3, 3)) or x.dim() != 4:
+        return False
+    if how.stride != (2, 2) or how.dilation != (1, 1) or how.groups != 1:
         return False
     if x.dtype is not torch.float32 or w.dtype is not torch.float32 or not x.is_cpu or torch.compiler.is_compiling():
         return False
@@ -71,35 +84,35 @@ def serve(x, w, how):
         return False
     if not len(x) or not {*how.padding} <= {0, 1, 2, 3} or not {*how.output_padding} <= {0, 1}:
         return False
-    if min(size(x, how)) < 1:
+    if min(size(x, w, how)) < 1:
         return False
-    smaller = x.shape[2:] if how.transposed else size(x, how)
-    if (
-        gain(len(x), *smaller) < _EVIDENTLY
-        or not _dispatch.has_wide_vectors()
-        or not _dispatch.takes_compiled(x.device)
-    ):
+    smaller = x.shape[2:] if how.transposed else size(x, w, how)
+    made = "weights" if sweep == "weights" else "large" if (sweep == "forward") == how.transposed else "small"
+    if gain(len(x), *smaller, w.shape[2]) < _EVIDENTLY[w.shape[2]][made]:
+        return False
+    if not _dispatch.has_wide_vectors() or not _dispatch.takes_compiled(x.device):
         return False
     return x.is_contiguous(memory_format=torch.channels_last)
 
 
-def gain(batch, height, width):
+def gain(batch, height, width, taps=4):
     """How many multiplications the direct kernel has for one here, for smaller images of that size.
 
-    To a pair of channels belong 16 a pixel, or 4 for each point of its tile. What it takes to bring a kernel's 64
-    points into memory is as long as some 30 of them.
+    To a pair of channels belong as many a pixel as the kernel has taps, or one for each point of its tile in each
+    phase. What it takes to bring a kernel's 64 points into memory is as long as some 30 of them.
     """
-    return 16 * batch * height * width / (4 * batch * _points(height) * _points(width) + 64 * 30)
+    return taps**2 * batch * height * width / (batch * _points(height, taps) * _points(width, taps) + 64 * 30)
 
 
-def _points(size):
-    """Of an axis in tiles of three, then of two pixels."""
+def _points(size, taps):
+    """Of an axis in tiles of three, then of two pixels: one more each for a filter of two taps, as many for one."""
     twos = 1 if size == 1 else -size % 3
-    return 4 * max(0, (size - 2 * twos) // 3) + 3 * twos
+    threes = max(0, (size - 2 * twos) // 3)
+    return 8 * threes + 6 * twos - (threes + twos if taps == 3 else 0)
 
 
 def forward(x, w, b, how):
-    return _to_small(x, w, b, how) if not how.transposed else _to_large(x, w, b, size(x, how), how)
+    return _to_small(x, w, b, how) if not how.transposed else _to_large(x, w, b, size(x, w, how), how)
 
 
 def pullback(delta, w, x, how):
@@ -111,12 +124,12 @@ def weight_gradient(x, delta, w, how):
     return _operators.winograd_weights(_pixels(large), _pixels(small), w, *how.padding)
 
 
-def size(x, how):
+def size(x, w, how):
     """[height, width] of the result."""
-    axes = zip(x.shape[2:], how.padding, how.output_padding, strict=True)
+    axes = zip(x.shape[2:], w.shape[2:], how.padding, how.output_padding, strict=True)
     if how.transposed:
-        return [2 * (n - 1) - 2 * p + 4 + more for n, p, more in axes]
-    return [_smaller(n, p) for n, p, _ in axes]
+        return [2 * (n - 1) - 2 * p + taps + more for n, taps, p, more in axes]
+    return [_smaller(n, p, taps) for n, taps, p, _ in axes]
 
 
 def _to_small(large, w, b, how):

@@ -70,7 +70,7 @@ def same(x, w, dilation):
 
 
 def _forward(x, w, b, how):
-    if _winograd.serve(x, w, how):
+    if _winograd.serve(x, w, how, "forward"):
         return _winograd.forward(x, w, b, how)
     if not _columns.serve(x, w, how):
         return torch.convolution(x, w, b, *how)
@@ -79,7 +79,7 @@ def _forward(x, w, b, how):
 
 
 def _pullback(delta, w, x, how):
-    if _winograd.serve(x, w, how):
+    if _winograd.serve(x, w, how, "pullback"):
         return _winograd.pullback(delta, w, x, how)
     to_few = how._replace(transposed=True)
     if not how.transposed and _columns.serve(delta, w, to_few):
@@ -94,7 +94,7 @@ _LARGE = 2
 
 def _weight_gradient(x, delta, w, how):
     """In the memory of w where that costs nothing. Of w itself nothing is read."""
-    if _winograd.serve(x, w, how):
+    if _winograd.serve(x, w, how, "weights"):
         return _winograd.weight_gradient(x, delta, w, how)
     format_ = _layout.memory_format(x)
     if format_ is not torch.contiguous_format and w.numel() >= _LARGE * x.numel():
@@ -109,10 +109,10 @@ def _bias_gradient(delta, how):
 
 
 def _gradients(x, delta, w, how, asked):
-    if _winograd.serve(x, w, how):
+    if _winograd.serve(x, w, how, "pullback") or _winograd.serve(x, w, how, "weights"):
         return (
-            _winograd.pullback(delta, w, x, how) if asked[0] else None,
-            _winograd.weight_gradient(x, delta, w, how) if asked[1] else None,
+            _pullback(delta, w, x, how) if asked[0] else None,
+            _weight_gradient(x, delta, w, how) if asked[1] else None,
             _bias_gradient(delta, how) if asked[2] else None,
         )
     x_asked, *others = asked

@@ -1,0 +1,46 @@
+"""Convolutions that minimal filtering serves, by it and by PyTorch."""
+
+import pytest
+import torch
+
+from wgan_kernels.rules import _winograd
+from wgan_kernels.rules.conv import Geometry
+
+NAMES = ("down", "up", "weights")
+
+
+def last(t):
+    return t.contiguous(memory_format=torch.channels_last)
+
+
+def geometry(padding=1, output_padding=0, transposed=False, dilation=1, stride=2, groups=1):
+    pairs = [n if isinstance(n, tuple) else (n, n) for n in (stride, padding, dilation, output_padding)]
+    return Geometry(*pairs[:3], transposed, pairs[3], groups)
+
+
+def layer(x, in_channels, out_channels, how, taps=4):
+    """(x, w, b, δ), images in channels-last memory."""
+    channels = (in_channels, out_channels) if how.transposed else (out_channels, in_channels)
+    w, b = torch.randn(*channels, taps, taps), torch.randn(out_channels)
+    return last(x), w, b, last(torch.randn_like(torch.convolution(x, w, b, *how)))
+
+
+def ours(x, w, b, delta, how):
+    return [
+        _winograd.forward(x, w, b, how),
+        _winograd.pullback(delta, w, x, how),
+        _winograd.weight_gradient(x, delta, w, how),
+    ]
+
+
+def theirs(x, w, b, delta, how):
+    grads = torch.ops.aten.convolution_backward(delta, x, w, None, *how, (True, True, False))
+    return [torch.convolution(x, w, b, *how), *grads[:2]]
+
+
+def double(*tensors):
+    return [t if t is None else t.double() for t in tensors]
+
+
+both_ways = pytest.mark.parametrize("how", [geometry(), geometry(transposed=True)], ids=["down", "up"])
+of_both_sizes = pytest.mark.parametrize("taps", [4, 3])

@@ -40,6 +40,18 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module")
+def quick_runs(one_thread):
+    """Training runs judge few samples, and draw no curves."""
+    from wgan_kernels.training import report, run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "EVALUATED", 300)
+        patch.setattr("wgan_kernels.training.trainer.SAMPLES", 100)
+        patch.setattr(report, "save_curves", lambda *arguments: None)  # a second each; test_train_mnist.py has them
+        yield
+
+
 @pytest.fixture
 def example(monkeypatch):
     """name → that script of the examples as a module, on one thread; threads are put back."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wgan_kernels.rules import _winograd
+from wgan_kernels.rules import _winograd, _winograd_same
 from wgan_kernels.rules.conv import Geometry
 
 NAMES = ("down", "up", "weights")
@@ -25,11 +25,16 @@ def layer(x, in_channels, out_channels, how, taps=4):
     return last(x), w, b, last(torch.randn_like(torch.convolution(x, w, b, *how)))
 
 
+def way(how):
+    """The minimal filtering of its stride."""
+    return _winograd if how.stride == (2, 2) else _winograd_same
+
+
 def ours(x, w, b, delta, how):
     return [
-        _winograd.forward(x, w, b, how),
-        _winograd.pullback(delta, w, x, how),
-        _winograd.weight_gradient(x, delta, w, how),
+        way(how).forward(x, w, b, how),
+        way(how).pullback(delta, w, x, how),
+        way(how).weight_gradient(x, delta, w, how),
     ]
 
 
@@ -42,5 +47,12 @@ def double(*tensors):
     return [t if t is None else t.double() for t in tensors]
 
 
+KINDS = {
+    "4×4 down": (geometry(), 4),
+    "3×3 down": (geometry(), 3),
+    "4×4 up": (geometry(transposed=True), 4),
+    "3×3 up": (geometry(transposed=True), 3),
+    "3×3 of stride 1": (geometry(stride=1), 3),
+}
+each_kind = pytest.mark.parametrize(("how", "taps"), KINDS.values(), ids=KINDS)
 both_ways = pytest.mark.parametrize("how", [geometry(), geometry(transposed=True)], ids=["down", "up"])
-of_both_sizes = pytest.mark.parametrize("taps", [4, 3])

@@ -37,6 +37,7 @@ LAST = (
     "test_benchmarks_report",
     "test_build",
     "test_train_mnist",
+    "test_training_refusals",
     "test_training_run",
     "test_wheel",
 )

@@ -1,5 +1,6 @@
 """What the optimizers' tests share: settings, parameters of every shape, and how two optimizers are compared."""
 
+import pytest
 import torch
 from cases import BATCHES, assert_as_good
 
@@ -10,6 +11,7 @@ OPTIMIZERS = {
     "rmsprop": (wk.optim.RMSprop, reference.optim.RMSprop, torch.optim.RMSprop),
     "adam": (wk.optim.Adam, reference.optim.Adam, torch.optim.Adam),
 }
+on_both = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
 def awkward_params(dtype, device):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 
+from wgan_kernels.training import checkpoint
 from wgan_kernels.training.presets import COMPACT
 
 SMALL = {
@@ -26,3 +27,8 @@ def flat(state) -> list[torch.Tensor]:
     if isinstance(state, (list, tuple)):
         return [tensor for value in state for tensor in flat(value)]
     return []
+
+
+def saved(run) -> list[int]:
+    """The iterations of the run's checkpoints."""
+    return [int(path.stem) for path in checkpoint.saved(run.folder.checkpoints)]

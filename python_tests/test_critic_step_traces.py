@@ -265,3 +265,10 @@ def test_a_critic_that_returns_no_tensor(penalty):
     with pytest.raises(TypeError, match="critic: expected it to return a tensor of scores, got tuple"):
         step(*torch.randn(2, 5, 7))
     assert net.weight.grad is None
+
+
+def test_a_layer_that_holds_its_critic():
+    critic = By(lambda self, x, a: a(x), nn.Linear(4, 1))
+    critic.layers[0].critic = critic
+    step = wk.CriticStep(critic, torch.optim.SGD(critic.parameters(), 0.1), tune=False)
+    assert step(*torch.randn(2, 3, 4))["loss"].isfinite()

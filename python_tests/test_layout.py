@@ -20,7 +20,15 @@ ROOMS = [
 ]
 
 # What CPUs are slow at, and a GPU's own libraries have kernels for.
-OF_CPUS = {"batch_norm", "columns", "perceptron", "perceptron_weights", "winograd", "winograd_weights"}
+OF_CPUS = {
+    "batch_norm",
+    "columns",
+    "perceptron",
+    "perceptron_weights",
+    "winograd",
+    "winograd_same",
+    "winograd_weights",
+}
 
 # Room → what of the package it may import. A room that is not named may not be imported.
 MAY_IMPORT = {

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import weakref
 
 import pytest
 import torch
@@ -15,9 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import wgan_kernels as wk
 from wgan_kernels import _dispatch, _native
 from wgan_kernels.one_pass import trace
+from wgan_kernels.one_pass.penalty import _known_of
 
 pytestmark = pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled part: {_native.why_not['cpu']}")
-operators = torch.ops.wgan_kernels
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +131,29 @@ def test_the_same_bits_on_one_thread_and_on_two():
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+def test_biases_of_many_samples_are_summed_in_two_levels():
+    critic, x, seed, t = perceptron(8, 16, 1), torch.rand(5000, 8), torch.rand(5000, 1), torch.randn(8, 8)
+    found = swept(critic, trace(critic).suited(x), x, 4992, seed, t)
+    exact = swept(critic := double(critic), trace(critic), x.double(), 4992, seed.double(), t.double())
+    for result, truth in zip(found[3::2], exact[3::2], strict=True):
+        assert (result - truth).norm() <= 4 * torch.finfo(torch.float32).eps * truth.norm()
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.2, 1.5])
+def test_a_kink_takes_the_piece_below(slope):
+    critic = perceptron(4, 40, 33, 1, slopes=[slope], biases=[False])
+    program, x, t = trace(critic), torch.randn(40, 4), torch.randn(20, 4)
+    x[::3] = 0
+    results, plain = (swept(critic, sweeps, x, 20, torch.ones(40, 1), t) for sweeps in (program.suited(x), program))
+    torch.testing.assert_close(results, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_scores_have_the_critics_shape():
+    critic, x = nn.Sequential(*perceptron(4, 8, 6), nn.Unflatten(1, (2, 3))), torch.randn(9, 4)
+    scores, *_ = swept(critic, trace(critic).suited(x), x, 0, torch.ones(9, 6), torch.randn(9, 4))
+    torch.testing.assert_close(scores, critic(x).detach())
+
+
 @pytest.mark.parametrize("slope", [0.0, 0.2])
 def test_nan_and_infinity_stay_in_their_sample(slope):
     critic = perceptron(5, 7, 6, 1, slopes=[slope])
@@ -213,33 +237,69 @@ def test_a_step_is_the_references(name, penalty):
         torch.testing.assert_close(param, other, rtol=1e-4, atol=1e-5)
 
 
+def weight_gradients(penalty, critic):
+    return torch.autograd.grad(penalty, [critic[0].weight, critic[2].weight], retain_graph=True)
+
+
+def assert_same_gradients(penalty, critic, x):
+    """As of the reference's penalty."""
+    expected = weight_gradients(wk.reference.r1_penalty(critic, x), critic)
+    torch.testing.assert_close(weight_gradients(penalty, critic), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_samples_of_any_memory():
     critic = perceptron(6, 33, 1)
     whole = torch.randn(12, 50).t()
     for real in (whole[:, ::2], whole[::3, 3:9], torch.randn(3, 6).expand(3, 6)[:1].expand(4, 6)):
         penalty = wk.r1_penalty(critic, real)
         torch.testing.assert_close(penalty, wk.reference.r1_penalty(critic, real))
-        grads = torch.autograd.grad(penalty, [critic[0].weight, critic[2].weight])
-        expected = torch.autograd.grad(wk.reference.r1_penalty(critic, real), [critic[0].weight, critic[2].weight])
-        torch.testing.assert_close(grads, expected, rtol=1e-4, atol=1e-6)
+        assert_same_gradients(penalty, critic, real)
 
 
-def test_two_graphs_at_once_and_a_kept_one():
+def test_two_graphs_at_once_and_kept_with_a_step_between():
     critic = perceptron(4, 33, 1)
     x, y = torch.randn(2, 20, 4)
     first, second = wk.r1_penalty(critic, x), wk.r1_penalty(critic, y)
-    weight = critic[0].weight
+    wk.CriticStep(critic, torch.optim.SGD([torch.ones(1)]), tune=False)(x, y)
     for _ in range(2):
-        for penalty, samples in ((first, x), (second, y)):
-            (grad,) = torch.autograd.grad(penalty, weight, retain_graph=True)
-            (expected,) = torch.autograd.grad(wk.reference.r1_penalty(critic, samples), weight)
-            torch.testing.assert_close(grad, expected, rtol=1e-4, atol=1e-6)
+        assert_same_gradients(first, critic, x)
+        assert_same_gradients(second, critic, y)
+
+
+def test_nothing_is_kept_and_a_critic_that_is_gone_is_forgotten():
+    critic, x = perceptron(4, 33, 1), torch.randn(20, 4)
+    wk.r1_penalty(critic, x).backward()
+    (spare,) = _known_of(critic).program.perceptron.spares
+    assert spare.x is spare.weights is spare.biases is spare.kept is None
+    weight = weakref.ref(critic[0].weight)
+    del critic, spare
+    assert weight() is None
+
+
+@pytest.mark.parametrize("shape", [(9, 2, 2), (9, 4, 1)])
+def test_samples_of_another_shape_are_refused_as_by_its_layers(shape):
+    critic, x = perceptron(4, 8, 1), torch.randn(shape)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        wk.r1_penalty(critic, x)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        wk.CriticStep(critic, torch.optim.SGD(critic.parameters(), 0.1), tune=False)(x, x)
+
+
+def test_a_layer_that_mixes_the_sample_it_is_given():
+    critic, x = nn.Sequential(nn.Flatten(0), *perceptron(1, 8, 1)), torch.randn(1, 1)
+    torch.testing.assert_close(wk.r1_penalty(critic, x), wk.reference.r1_penalty(critic, x))
 
 
 # --- who is served --------------------------------------------------------------------------------------------------
 def with_strided_weight():
     critic = perceptron(4, 8, 1)
     critic[0].weight = nn.Parameter(torch.randn(4, 8).t())
+    return critic
+
+
+def with_bias(bias):
+    critic = perceptron(4, 8, 1)
+    critic[0].bias = nn.Parameter(bias)
     return critic
 
 
@@ -253,6 +313,10 @@ NOT_SERVED = {
     "a bounded activation": lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU6(), nn.Linear(8, 1)),
     "a norm": lambda: nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 1)),
     "weights in other memory": with_strided_weight,
+    "a bias in other memory": lambda: with_bias(torch.randn(16)[::2]),
+    "a bias for all": lambda: with_bias(torch.randn(1)),
+    "a negated bias": lambda: with_bias(torch._neg_view(torch.randn(8))),
+    "no features": lambda: perceptron(4, 0, 1),
     "a hook": lambda: hooked(perceptron(4, 8, 1)),
     "a parametrized weight": lambda: parametrized(perceptron(4, 8, 1)),
     "a pruned weight": lambda: pruned(perceptron(4, 8, 1)),
@@ -274,6 +338,7 @@ def pruned(critic):
     return critic
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 @pytest.mark.parametrize("name", NOT_SERVED)
 def test_others_are_not_served(name):
     critic = NOT_SERVED[name]()
@@ -284,6 +349,7 @@ def test_others_are_not_served(name):
     assert seen.seen == []
     trained = [param for param in critic.parameters() if param.requires_grad]
     penalty = wk.reference.r1_penalty(critic, real)
+    torch.testing.assert_close(wk.r1_penalty(critic, real), penalty)
     expected = torch.autograd.grad(penalty, trained, allow_unused=True)
     for param, theirs in zip(trained, expected, strict=True):
         if param.grad is not None and theirs is not None:
@@ -321,46 +387,3 @@ def test_a_machine_without_wide_vectors(monkeypatch):
     with Counting() as seen:
         wk.r1_penalty(perceptron(4, 8, 1), torch.randn(9, 4)).backward()
     assert seen.seen == []
-
-
-# --- the operators --------------------------------------------------------------------------------------------------
-def arguments(split=3, points=2):
-    weights, biases, slopes = [torch.randn(5, 4), torch.randn(2, 5)], [torch.randn(5), None], [0.2, 1.0]
-    x, seed = torch.randn(split + points, 4), torch.randn(split + points, 2)
-    _, _, values, deltas = operators.perceptron_begin(x, seed, weights, biases, slopes, split)
-    return {
-        "begin": (x, seed, weights, biases, slopes, split),
-        "finish": (x[:split], torch.randn(points, 4), values, deltas, weights, slopes),
-    }
-
-
-@pytest.mark.parametrize("split", [0, 3])
-@pytest.mark.parametrize("name", ["begin", "finish"])
-def test_opcheck(name, split):
-    tests = ("test_schema", "test_faketensor")
-    torch.library.opcheck(getattr(operators, f"perceptron_{name}").default, arguments(split)[name], test_utils=tests)
-
-
-WRONG = {
-    "x of doubles": ("begin", 0, lambda x: x.double()),
-    "x of another width": ("begin", 0, lambda x: x[:, :3].contiguous()),
-    "x in other memory": ("begin", 0, lambda x: x.t().contiguous().t()),
-    "another seed": ("begin", 1, lambda seed: seed[:, :1].contiguous()),
-    "weights that do not fit": ("begin", 2, lambda weights: weights[::-1]),
-    "a bias too long": ("begin", 3, lambda biases: [torch.zeros(9), None]),
-    "a bias missing": ("begin", 3, lambda biases: biases[:1]),
-    "a slope missing": ("begin", 4, lambda slopes: slopes[:1]),
-    "no such split": ("begin", 5, lambda split: 9),
-    "other values": ("finish", 2, lambda values: values[:, :3].contiguous()),
-    "other deltas": ("finish", 3, lambda deltas: deltas[:, :3].contiguous()),
-    "tangents too wide": ("finish", 1, lambda t: torch.randn(2, 5)),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_operators_refuse_what_does_not_fit(name):
-    which, place, change = WRONG[name]
-    given = list(arguments()[which])
-    given[place] = change(given[place])
-    with pytest.raises(RuntimeError, match=f"perceptron_{which}"):
-        getattr(operators, f"perceptron_{which}")(*given)

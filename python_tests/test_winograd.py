@@ -3,12 +3,12 @@
 import pytest
 import torch
 from cases import error
-from convolutions import NAMES, both_ways, double, geometry, last, layer, of_both_sizes, ours, theirs
+from convolutions import both_ways, double, each_kind, geometry, last, layer, ours, theirs
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from wgan_kernels import _native
-from wgan_kernels.rules import _winograd
+from wgan_kernels.rules import _winograd, _winograd_same
 from wgan_kernels.rules.conv import MAPS
 
 pytestmark = pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled part: {_native.why_not['cpu']}")
@@ -19,6 +19,7 @@ operators = torch.ops.wgan_kernels
 sides = st.tuples(st.integers(1, 17), st.integers(1, 17))
 paddings = st.tuples(st.integers(0, 3), st.integers(0, 3))
 channels = st.sampled_from([32, 64, 96])
+KINDS = [(2, False, 4), (2, False, 3), (2, True, 4), (2, True, 3), (1, False, 3)]  # stride, transposed, taps
 
 
 @st.composite
@@ -35,15 +36,17 @@ def weights(draw, *shape, taps):
 @st.composite
 def convolutions(draw):
     """(x, w, b, δ, how)"""
-    transposed, batch, taps = draw(st.booleans()), draw(st.integers(1, 3)), draw(st.sampled_from([4, 3]))
+    stride, transposed, taps = draw(st.sampled_from(KINDS))
+    batch = draw(st.integers(1, 3))
     inner, outer = draw(channels), draw(channels)
     more = draw(st.tuples(st.integers(0, 1), st.integers(0, 1))) if transposed else 0
-    how = geometry(draw(paddings), more, transposed)
+    padding = draw(paddings) if stride == 2 else draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
+    how = geometry(padding, more, transposed, stride=stride)
     torch.manual_seed(draw(st.integers(0, 99)))
     x = torch.randn(batch, inner, *draw(sides))
     w = draw(weights(*((inner, outer) if transposed else (outer, inner)), taps=taps))
     b = torch.randn(outer) if draw(st.booleans()) else None
-    assume(min(_winograd.size(x, w, how)) > 0)
+    assume(min(_winograd.size(x, w, how) if stride == 2 else _winograd_same.size(x, how)) > 0)
     delta = torch.randn_like(torch.convolution(x, w, b, *how))
     return *(t if draw(st.booleans()) else last(t) for t in (x, delta)), w, b, how
 
@@ -66,43 +69,41 @@ def test_any_geometry(drawn):
     assert of_w.stride() == torch.empty_like(w).stride()
 
 
-@both_ways
-@of_both_sizes
+@each_kind
 def test_rounding_errors_are_those_of_pytorch(how, taps):
     x, w, b, delta = layer(torch.randn(8, 64, 14, 14), 64, 96, how, taps)
     exact = theirs(*double(x, w, b, delta), how)
     for result, plain, truth in zip(ours(x, w, b, delta, how), theirs(x, w, b, delta, how), exact, strict=True):
-        assert (result - truth).norm() <= (1.5 if taps == 4 else 2) * (plain - truth).norm()  # 1.44 and 1.67 measured
+        assert (result - truth).norm() <= 1.7 * (plain - truth).norm()  # 0.2 to 1.54 measured
 
 
 # 128 and 256 channels have tiles of other numbers, and 64 a slice of its own
 @pytest.mark.parametrize(("inner", "outer"), [(128, 32), (32, 256), (288, 32), (64, 160)])
-@both_ways
-@of_both_sizes
+@each_kind
 def test_many_channels(how, taps, inner, outer):
     x, w, b, delta = layer(torch.randn(5, inner, 11, 13), inner, outer, how, taps)
     for result, truth in zip(ours(x, w, b, delta, how), theirs(*double(x, w, b, delta), how), strict=True):
         assert error(result, truth) <= 2e-6 * truth.abs().max()
 
 
-@both_ways
+@each_kind
 @pytest.mark.parametrize("part", [lambda b: b.repeat_interleave(2)[::2], lambda b: b[:1].expand(64)])
-def test_a_bias_in_any_memory(how, part):
-    x, w, b, _ = layer(torch.randn(8, 64, 14, 14), 64, 64, how)
+def test_a_bias_in_any_memory(how, taps, part):
+    x, w, b, _ = layer(torch.randn(64, 64, 14, 14), 64, 64, how, taps)
     y = MAPS.forward(x, w, part(b), how)
-    torch.testing.assert_close(y, torch.convolution(x, w, part(b), *how), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(y, torch.convolution(x, w, part(b), *how), rtol=1e-4, atol=1e-3)
 
 
-@both_ways
-def test_an_empty_batch(how):
-    x, w, b, delta = layer(torch.randn(1, 32, 6, 6), 32, 64, how)
+@each_kind
+def test_an_empty_batch(how, taps):
+    x, w, b, delta = layer(torch.randn(1, 32, 6, 6), 32, 64, how, taps)
     y, of_x, of_w = ours(x[:0], w, b, delta[:0], how)
     assert y.shape == delta[:0].shape and of_x.shape == x[:0].shape and of_w.eq(0).all()
 
 
-@both_ways
-def test_the_same_bits_with_any_number_of_threads(how):
-    x, w, b, delta = layer(torch.randn(6, 64, 13, 11), 64, 64, how)
+@each_kind
+def test_the_same_bits_with_any_number_of_threads(how, taps):
+    x, w, b, delta = layer(torch.randn(6, 64, 13, 11), 64, 64, how, taps)
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3, 1):
@@ -165,6 +166,8 @@ ARGUMENTS = {
     "down": {"large": LARGE, "w": KERNEL, "bias": BIAS(32), "rows": 1, "columns": 1},
     "up": {"small": SMALL, "w": KERNEL, "bias": BIAS(64), "height": 8, "width": 6, "rows": 1, "columns": 1},
     "weights": {"large": LARGE, "small": SMALL, "w": KERNEL, "rows": 1, "columns": 1},
+    "same": {"x": LARGE, "w": KERNEL[..., :3, :3], "bias": BIAS(32), "turned": False, "rows": 1, "columns": 1},
+    "same_weights": {"x": LARGE, "delta": torch.empty(2, 8, 6, 32), "w": KERNEL[..., :3, :3], "rows": 1, "columns": 1},
 }
 IMAGES, CHANNELS = "must be contiguous .* of float32 on the CPU", "has other channels than w"
 WRONG = {
@@ -188,6 +191,10 @@ WRONG = {
     "less than no column": ("up", {"width": -2}, "no pixel is left"),
     "padding below zero": ("down up weights", {"rows": -1}, ""),
     "other batches": ("weights", {"small": torch.empty(3, 4, 3, 32)}, "batches differ"),
+    "other batches at stride 1": ("same_weights", {"delta": torch.empty(3, 8, 6, 32)}, "batches differ"),
+    "4×4 at stride 1": ("same same_weights", {"w": KERNEL}, "w must be"),
+    "turned, and of other channels": ("same", {"turned": True}, CHANNELS),
+    "no pixel left at stride 1": ("same", {"x": torch.empty(2, 8, 2, 64), "columns": 0}, "no pixel is left"),
 }
 
 
@@ -198,7 +205,7 @@ def test_errors(names, changed, said):
             getattr(operators, f"winograd_{name}")(*(ARGUMENTS[name] | changed).values())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ARGUMENTS)
 def test_opcheck(name):
     operator = getattr(operators, f"winograd_{name}")
     drawn = {key: torch.randn_like(t) if isinstance(t, torch.Tensor) else t for key, t in ARGUMENTS[name].items()}

@@ -7,13 +7,13 @@ import itertools
 import pytest
 import torch
 from cases import error
-from convolutions import NAMES, both_ways, double, geometry, last, layer, of_both_sizes
+from convolutions import NAMES, both_ways, double, each_kind, geometry, last, layer
 from critic_steps import pair
 from torch import nn
 
 import wgan_kernels as wk
 from wgan_kernels import _dispatch, _native
-from wgan_kernels.rules import _winograd
+from wgan_kernels.rules import _winograd, _winograd_same
 from wgan_kernels.rules.conv import MAPS, Geometry, conv
 
 pytestmark = [
@@ -23,6 +23,7 @@ pytestmark = [
 
 
 # --- who is served ----------------------------------------------------------------------------------------------------
+OF_STRIDE_1 = ("same", "same_weights")
 SWEEPS = ("forward", "pullback", "weights")
 X, W = last(torch.empty(64, 64, 14, 14)), torch.empty(64, 64, 4, 4)
 SERVED = {
@@ -67,6 +68,32 @@ def test_a_small_gain_is_one_to_large_images_and_to_weights(how):
     images = last(torch.empty(192, 64, *((4, 4) if how.transposed else (7, 7))))
     served = {sweep: _winograd.serve(images, X.new_empty(64, 64, 3, 3), how, sweep) for sweep in SWEEPS}
     assert served == {"forward": how.transposed, "pullback": not how.transposed, "weights": True}
+
+
+OF_STRIDE_1_SERVED = {
+    "a critic's": (X, torch.empty(64, 64, 3, 3), geometry(stride=1), True),
+    "without padding": (X, torch.empty(96, 64, 3, 3), geometry(0, stride=1), True),
+    "of more padding than kernel": (X, torch.empty(64, 64, 3, 3), geometry(3, stride=1), False),
+    "a kernel of 4×4": (X, W, geometry(stride=1), False),
+    "a kernel of 1×3": (X, torch.empty(64, 64, 1, 3), geometry(stride=1), False),
+    "transposed": (X, torch.empty(64, 64, 3, 3), geometry(stride=1, transposed=True), False),
+    "in groups": (X, torch.empty(64, 32, 3, 3), geometry(stride=1, groups=2), False),
+    "rows of pixels": (X.contiguous(), torch.empty(64, 64, 3, 3), geometry(stride=1), False),
+    "single pixels": (last(torch.empty(64, 64, 1, 1)), torch.empty(64, 64, 3, 3), geometry(stride=1), False),
+    "no pixel": (last(torch.empty(64, 64, 2, 2)), torch.empty(64, 64, 3, 3), geometry(0, stride=1), False),
+}
+
+
+@pytest.mark.parametrize(("x", "w", "how", "expected"), OF_STRIDE_1_SERVED.values(), ids=OF_STRIDE_1_SERVED)
+def test_which_of_stride_1_are_served(x, w, how, expected):
+    assert all(_winograd_same.serve(x, w, how, sweep) is expected for sweep in SWEEPS)
+
+
+@pytest.mark.parametrize(("channels", "side"), [(32, 14), (64, 7)])
+def test_weights_of_few_channels_or_of_odd_sizes_at_stride_1_are_pytorchs(channels, side):
+    images, kernel = last(torch.empty(64, channels, side, side)), torch.empty(64, channels, 3, 3)
+    served = {sweep: _winograd_same.serve(images, kernel, geometry(stride=1), sweep) for sweep in SWEEPS}
+    assert served == {"forward": True, "pullback": True, "weights": False}
 
 
 def test_who_serves_them(monkeypatch):
@@ -117,12 +144,11 @@ def calls(*maps):
     assert {f"wgan_kernels::winograd_{name}" for name in maps} <= seen
 
 
-@both_ways
-@of_both_sizes
+@each_kind
 def test_every_combination_of_gradients(how, taps):
-    x, w, b, delta = layer(torch.randn(64, 32, 12, 12), 32, 64, how, taps)
+    x, w, b, delta = layer(torch.randn(64, 64, 12, 12), 64, 32, how, taps)
     truth = torch.ops.aten.convolution_backward(*double(delta, x, w), [len(b)], *how, (True, True, True))
-    with calls(*NAMES):
+    with calls(*(NAMES if how.stride == (2, 2) else OF_STRIDE_1)):
         found = MAPS.forward(x, w, b, how), MAPS.pullback(delta, w, x, how), MAPS.weight_gradient(x, delta, w, how)
         for asked in itertools.product((True, False), repeat=3):
             grads = MAPS.gradients(x, delta, w, how, asked)
@@ -134,11 +160,10 @@ def test_every_combination_of_gradients(how, taps):
         assert error(result, exact) <= 2e-6 * exact.abs().max()
 
 
-@both_ways
-@of_both_sizes
+@each_kind
 def test_two_derivatives(how, taps):
     """As a penalty has them: of the input gradient's square in x, w, b and δ."""
-    drawn = layer(torch.randn(64, 32, 12, 12), 32, 32, how, taps)
+    drawn = layer(torch.randn(64, 64, 12, 12), 64, 32, how, taps)
 
     def derivatives(convolution, *drawn):
         x, w, b, delta = (t.clone().requires_grad_() for t in drawn)
@@ -149,7 +174,7 @@ def test_two_derivatives(how, taps):
         loss = dx.square().mean() + dw.square().mean() + sum(grad.square().mean() for grad in first)
         return y, *first, dx, dw, *torch.autograd.grad(loss, (x, w, b, delta))
 
-    with calls(*NAMES):
+    with calls(*(NAMES if how.stride == (2, 2) else OF_STRIDE_1)):
         found = derivatives(lambda x, w, b: conv(x, w, b, how), *drawn)
     expected = derivatives(lambda x, w, b: torch.convolution(x, w, b, *how), *double(*drawn))
     for result, exact in zip(found, expected, strict=True):
@@ -178,7 +203,7 @@ def assert_same_gradients(network, spec, tolerance=1e-4):
             assert (param.grad - expected.grad).norm() <= tolerance * expected.grad.norm()
 
 
-@of_both_sizes
+@pytest.mark.parametrize("taps", [4, 3])
 def test_a_gradient_penalty(taps):
     one = critic(nn.LeakyReLU, taps)
     two = copy.deepcopy(one)
@@ -193,7 +218,7 @@ def test_a_gradient_penalty(taps):
 
 
 @pytest.mark.parametrize("activation", TOLERANCES)
-@of_both_sizes
+@pytest.mark.parametrize("taps", [4, 3])
 def test_a_critic_step(activation, taps):
     ours, spec, real, fake = pair(lambda: critic(activation, taps), SHAPE, dtype=torch.float32, tune=True)
     ours.tuned[SHAPE] = "the program, in channels-last memory"

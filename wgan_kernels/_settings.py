@@ -14,8 +14,11 @@ def settings(module):
     place of a module's own, their hooks and those of their parameters, and their plain attributes, ``training`` among
     them. What lies within a list, a dictionary or an object cannot be seen.
     """
-    parts, found = [module], []
+    parts, found, seen = [module], [], set()
     for part in parts:  # which grows; Module.modules() takes longer than all of the rest
+        if id(part) in seen:  # there twice, or within itself
+            continue
+        seen.add(id(part))
         own = vars(part)
         children = own["_modules"].values()
         parts += [child for child in children if child is not None]

@@ -33,8 +33,9 @@ struct Network {
     STD_TORCH_CHECK(!weights.empty() && weights.size() == slopes.size(), op, ": a slope belongs to each weight");
     for (size_t l = 0; l < weights.size(); ++l) {
       const Tensor& w = weights[l];
-      STD_TORCH_CHECK(w.dim() == 2 && w.is_contiguous() && w.is_cpu() && w.scalar_type() == ScalarType::Float, op,
-                      ": weights must be contiguous matrices of float32 on the CPU");
+      STD_TORCH_CHECK(
+          w.dim() == 2 && w.numel() > 0 && w.is_contiguous() && w.is_cpu() && w.scalar_type() == ScalarType::Float, op,
+          ": weights must be contiguous matrices of float32 on the CPU, none of them empty");
       STD_TORCH_CHECK(l == 0 || w.size(1) == weights[l - 1].size(0), op, ": a weight does not fit the one before");
       layers.push_back({w.size(1), w.size(0), height, data<float>(w), nullptr, static_cast<float>(slopes[l])});
       height += w.size(0);
@@ -48,7 +49,7 @@ struct Network {
     for (const Layer& layer : layers) most = std::max(most, layer.out);
     return most;
   }
-  int64_t block_grain() const { return std::max<int64_t>(1, kWork / std::max<int64_t>(1, entries * kPanel)); }
+  int64_t block_grain() const { return std::max<int64_t>(1, kWork / (entries * kPanel)); }
 };
 
 inline void check_matrix(const char* op, const char* name, const Tensor& t, int64_t rows, int64_t columns) {

@@ -54,6 +54,8 @@ struct Deltas {
   int64_t height, samples;
 };
 
+constexpr int64_t kRun = 8 * kPanel;  // samples whose sum is added as one, for the rounding of many
+
 // Of a weight gradient, Σ δ·input over all samples, the rows from `first` on, kRows of them, and the columns of a
 // panel.
 WGAN_CLONES void weight_panel(const Layer& layer, int64_t first, const Deltas& deltas, const float* panel,
@@ -62,18 +64,20 @@ WGAN_CLONES void weight_panel(const Layer& layer, int64_t first, const Deltas& d
   in_groups(std::min(kRows, layer.out - first), [&](auto count, int64_t r) __attribute__((always_inline)) {
     constexpr int kCount = count;
     const float* a = deltas.data + (layer.at + first + r) * kPanel;
-    Sums<kCount> sum = {};
-    for (int64_t s = 0; s < deltas.samples; s += kPanel) {
-      add_product<kCount>(sum, std::min(kPanel, deltas.samples - s), a + s * deltas.height, kPanel, 1,
-                          panel + s * kPanel);
+    float scratch[kCount * kPanel];
+    float* of_rows = grad + (first + r) * layer.in + column;
+    float* to = columns == kPanel ? of_rows : scratch;
+    const int64_t apart = columns == kPanel ? layer.in : kPanel;
+    for (int64_t begin = 0; begin == 0 || begin < deltas.samples; begin += kRun) {
+      Sums<kCount> sum = {};
+      for (int64_t s = begin; s < std::min(deltas.samples, begin + kRun); s += kPanel) {
+        add_product<kCount>(sum, std::min(kPanel, deltas.samples - s), a + s * deltas.height, kPanel, 1,
+                            panel + s * kPanel);
+      }
+      begin == 0 ? store<kCount, false>(sum, to, apart) : store<kCount, true>(sum, to, apart);
     }
-    float* to = grad + (first + r) * layer.in + column;
-    if (columns == kPanel) {
-      store<kCount>(sum, to, layer.in);
-    } else {
-      float scratch[kCount * kPanel];
-      store<kCount>(sum, scratch, kPanel);
-      for (int i = 0; i < kCount; ++i) std::copy_n(scratch + i * kPanel, columns, to + i * layer.in);
+    if (columns < kPanel) {
+      for (int i = 0; i < kCount; ++i) std::copy_n(scratch + i * kPanel, columns, of_rows + i * layer.in);
     }
   });
 }
@@ -85,7 +89,9 @@ WGAN_CLONES void bias_rows(const Layer& layer, int64_t first, int64_t rows, cons
     float sum = 0;
     for (int64_t s = 0; s < samples; s += kPanel) {
       const float* delta = deltas.data + s * deltas.height + (layer.at + r) * kPanel;
-      for (int64_t i = 0; i < std::min(kPanel, samples - s); ++i) sum += delta[i];
+      float of_block = 0;  // two levels, for the rounding of many samples
+      for (int64_t i = 0; i < std::min(kPanel, samples - s); ++i) of_block += delta[i];
+      sum += of_block;
     }
     grad[r] = sum;
   }
@@ -139,7 +145,7 @@ class Gradients {
   }
 
   int64_t jobs() const { return jobs_.back(); }
-  int64_t job_grain() const { return std::max<int64_t>(1, kWork / (kRows * kPanel * samples_)); }
+  int64_t job_grain() const { return std::max<int64_t>(1, kWork / (kRows * kPanel * std::max<int64_t>(1, samples_))); }
 
   void run_job(int64_t job) {
     const size_t l = std::upper_bound(jobs_.begin(), jobs_.end(), job) - jobs_.begin();
@@ -174,8 +180,9 @@ std::vector<Tensor> perceptron_finish(const Tensor& x, const Tensor& t, const Te
   check_matrix("perceptron_finish", "x", x, x.size(0), network.in());
   check_matrix("perceptron_finish", "t", t, t.size(0), network.in());
   STD_TORCH_CHECK(values.numel() == blocks_of(samples) * network.height * kPanel && values.is_contiguous() &&
-                      same_layout(values, deltas),
-                  "perceptron_finish: values and deltas must be those of the sweeps before");
+                      values.is_cpu() && values.scalar_type() == ScalarType::Float,
+                  "perceptron_finish: values must be those of the sweeps before");
+  check_like("perceptron_finish", "deltas", deltas, values);
   Gradients gradients(network, weights, x, t, values, deltas);
   torch::stable::parallel_for(0, blocks_of(samples), network.block_grain(), [&](int64_t begin, int64_t end) {
     const auto scratch = scratch_of(2 * network.widest() * kPanel);

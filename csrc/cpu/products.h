@@ -34,27 +34,24 @@ template <int kRows>
   }
 }
 
-template <int kRows>
+// c (+)= sums
+template <int kRows, bool kAdd>
 [[gnu::always_inline]] inline void store(const Sums<kRows>& sum, float* c, int64_t columns) {
   WGAN_UNROLL for (int r = 0; r < kRows; ++r) {
-    vector_at(c + r * columns) = sum[r][0];
-    vector_at(c + r * columns + kLanes) = sum[r][1];
+    Vector &first = vector_at(c + r * columns), &second = vector_at(c + r * columns + kLanes);
+    first = kAdd ? first + sum[r][0] : sum[r][0];
+    second = kAdd ? second + sum[r][1] : sum[r][1];
   }
 }
 
-// c[rows, panel] (+)= a[rows, depth]·b[depth, panel]
+// c[rows, panel] (+)= a[rows, depth]·b[depth, panel]. What is added to comes last: the rounding errors of a long sum,
+// made of many products, grow with the root of their number and of their depth, not of both at once.
 template <int kRows, bool kAdd>
 [[gnu::always_inline]] inline void panel_product(int64_t depth, const float* a, int64_t row, int64_t step,
                                                  const float* b, float* c, int64_t columns) {
   Sums<kRows> sum = {};
-  if constexpr (kAdd) {
-    WGAN_UNROLL for (int r = 0; r < kRows; ++r) {
-      sum[r][0] = vector_at(c + r * columns);
-      sum[r][1] = vector_at(c + r * columns + kLanes);
-    }
-  }
   add_product<kRows>(sum, depth, a, row, step, b);
-  store<kRows>(sum, c, columns);
+  store<kRows, kAdd>(sum, c, columns);
 }
 
 // The same for any number of rows, a multiple of kRowStep.

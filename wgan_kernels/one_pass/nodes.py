@@ -81,7 +81,7 @@ class Layer(Node):
         # A convolution's channels-last once for all sweeps, else each would copy it.
         is_as_images = x.dim() == weight.dim() and not x.is_contiguous()
         self.weight = weight.contiguous(memory_format=_layout.memory_format(x)) if is_as_images else weight
-        self.like = weight  # for its gradient
+        self.like = weight  # the weight gradient's memory, if the kernel can
         return self.maps.forward(self.x, self.weight, bias, self.how)
 
     def pullback(self, delta, rows):

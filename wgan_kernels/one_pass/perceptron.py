@@ -6,7 +6,7 @@ import torch
 
 from ..rules import _perceptron, linear
 from .nodes import Layer, Piecewise, Reshape
-from .program import Sweeps, summed
+from .program import Refused, Sweeps, summed
 
 
 def recognised(steps):
@@ -49,16 +49,22 @@ class Perceptron(Sweeps):
 
     def takes(self, x):
         """Whether the kernels take samples x, and gain by it."""
-        return _perceptron.serve(x, [layer.weight for layer in self.layers])
+        return _perceptron.serve(x, *self._parameters())
 
     def copied(self):
         return copy.copy(self)
+
+    def _parameters(self):
+        parameters = [layer._parameters for layer in self.layers]  # a module's own attributes take ten times as long
+        return [of["weight"] for of in parameters], [of["bias"] for of in parameters]
 
     def begin(self, x, split, seed):
         shape = x.shape[1:]
         for node in self.before:
             x = node.forward(split, x)
-        self.weights, self.biases = [layer.weight for layer in self.layers], [layer.bias for layer in self.layers]
+        self.weights, self.biases = self._parameters()
+        if x.dim() < 2 or x.shape[-1] != self.weights[0].shape[1]:
+            raise Refused(f"its first linear layer is given {tuple(x.shape)}")
         like = x.new_empty(*x.shape[:-1], len(self.weights[-1]))
         for node in self.behind:
             like = node.forward(split, like)

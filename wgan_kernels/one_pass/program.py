@@ -34,15 +34,16 @@ class Sweeps:
     def spare(self):
         """A copy that nobody uses just now; ``release`` gives it back."""
         try:
-            return self.spares.pop()
+            another = self.spares.pop()
         except IndexError:
             another = self.copied()
-            another.spares = self.spares
-            return another
+        another.spares = self.spares
+        return another
 
     def release(self):
         self.forget()
-        self.spares.append(self)
+        spares, self.spares = self.spares, None  # a list in its own items would outlive the critic
+        spares.append(self)
 
     @torch.no_grad()
     def run(self, x, split, seed, tangent):

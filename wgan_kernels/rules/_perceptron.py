@@ -36,7 +36,7 @@ begin = torch.ops.wgan_kernels.perceptron_begin.default
 finish = torch.ops.wgan_kernels.perceptron_finish.default
 
 
-def serve(x, weights):
+def serve(x, weights, biases):
     """Whether the kernels take samples x, and gain by it.
 
     A whole penalty, its backward included, ms by eager autograd, by a program of the layers and by these; two cores
@@ -60,6 +60,13 @@ def serve(x, weights):
         return False
     if not _dispatch.has_wide_vectors() or not _dispatch.takes_compiled(x.device):
         return False
-    return x.dtype is torch.float32 and all(
-        weight.dtype is torch.float32 and weight.is_contiguous() and weight.requires_grad for weight in weights
-    )
+    return x.dtype is torch.float32 and all(map(_is_plain, weights, biases))
+
+
+def _is_plain(weight, bias):
+    if weight.dtype is not torch.float32 or not (weight.is_contiguous() and weight.requires_grad and weight.numel()):
+        return False
+    if bias is None:
+        return True
+    fits = bias.shape == weight.shape[:1] and bias.is_contiguous()
+    return fits and bias.dtype is torch.float32 and not bias.is_neg()

@@ -74,22 +74,26 @@ def serve(x, w, how, sweep):
         64, 64 of 16×16 to 128 of 8×8     1.29  1.17   1.44  1.33       1.67  1.27
         192, 64 of 7×7 to 128 of 4×4      0.76  0.79   1.09  0.59       1.14  0.91
     """
-    if w.shape[2:] not in ((4, 4), (3, 3)) or x.dim() != 4:
+    if w.shape[2:] not in ((4, 4), (3, 3)) or how.stride != (2, 2) or not takes(x, w, how):
         return False
-    if how.stride != (2, 2) or how.dilation != (1, 1) or how.groups != 1:
-        return False
-    if x.dtype is not torch.float32 or w.dtype is not torch.float32 or not x.is_cpu or torch.compiler.is_compiling():
-        return False
-    if w.shape[0] % PANEL or w.shape[1] % PANEL or x.shape[1] != w.shape[not how.transposed]:
-        return False
-    if not len(x) or not {*how.padding} <= {0, 1, 2, 3} or not {*how.output_padding} <= {0, 1}:
-        return False
-    if min(size(x, w, how)) < 1:
+    if not {*how.padding} <= {0, 1, 2, 3} or not {*how.output_padding} <= {0, 1} or min(size(x, w, how)) < 1:
         return False
     smaller = x.shape[2:] if how.transposed else size(x, w, how)
     made = "weights" if sweep == "weights" else "large" if (sweep == "forward") == how.transposed else "small"
-    if gain(len(x), *smaller, w.shape[2]) < _EVIDENTLY[w.shape[2]][made]:
+    return gain(len(x), *smaller, w.shape[2]) >= _EVIDENTLY[w.shape[2]][made] and is_fast(x)
+
+
+def takes(x, w, how):
+    """Whether there are kernels for the tensors: float32 on the CPU, channels in multiples, nothing skipped."""
+    if x.dim() != 4 or how.dilation != (1, 1) or how.groups != 1 or not len(x) or not x.is_cpu:
         return False
+    if x.dtype is not torch.float32 or w.dtype is not torch.float32 or torch.compiler.is_compiling():
+        return False
+    return not w.shape[0] % PANEL and not w.shape[1] % PANEL and x.shape[1] == w.shape[not how.transposed]
+
+
+def is_fast(x):
+    """Whether they run here, and x lies as they want it."""
     if not _dispatch.has_wide_vectors() or not _dispatch.takes_compiled(x.device):
         return False
     return x.is_contiguous(memory_format=torch.channels_last)
@@ -121,7 +125,7 @@ def pullback(delta, w, x, how):
 
 def weight_gradient(x, delta, w, how):
     large, small = (delta, x) if how.transposed else (x, delta)
-    return _operators.winograd_weights(_pixels(large), _pixels(small), w, *how.padding)
+    return _operators.winograd_weights(pixels(large), pixels(small), w, *how.padding)
 
 
 def size(x, w, how):
@@ -133,17 +137,17 @@ def size(x, w, how):
 
 
 def _to_small(large, w, b, how):
-    return _operators.winograd_down(_pixels(large), w, _row(b), *how.padding).permute(0, 3, 1, 2)
+    return _operators.winograd_down(pixels(large), w, row(b), *how.padding).permute(0, 3, 1, 2)
 
 
 def _to_large(small, w, b, size, how):
-    return _operators.winograd_up(_pixels(small), w, _row(b), *size, *how.padding).permute(0, 3, 1, 2)
+    return _operators.winograd_up(pixels(small), w, row(b), *size, *how.padding).permute(0, 3, 1, 2)
 
 
-def _pixels(x):
+def pixels(x):
     """x as [B, rows, columns, channels], contiguous."""
     return x.permute(0, 2, 3, 1).contiguous()
 
 
-def _row(b):
+def row(b):
     return b if b is None else b.contiguous()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import _layout
-from . import _columns, _winograd
+from . import _columns, _winograd, _winograd_same
 from .bilinear import Maps, bilinear
 
 _backward = torch.ops.aten.convolution_backward.default
@@ -69,9 +69,17 @@ def same(x, w, dilation):
     return x, tuple(m // 2 for m in missing)
 
 
+def _filtering(x, w, how, sweep):
+    """The minimal filtering that serves a sweep, if one does."""
+    if w.dim() == 4 and 3 <= w.shape[3] <= 4:
+        way = _winograd_same if how.stride == (1, 1) else _winograd
+        return way if way.serve(x, w, how, sweep) else None
+    return None
+
+
 def _forward(x, w, b, how):
-    if _winograd.serve(x, w, how, "forward"):
-        return _winograd.forward(x, w, b, how)
+    if way := _filtering(x, w, how, "forward"):
+        return way.forward(x, w, b, how)
     if not _columns.serve(x, w, how):
         return torch.convolution(x, w, b, *how)
     y = _layout.alike(x, _columns.forward(x, w, _columns.size(x, w, how), how))[1]
@@ -79,8 +87,8 @@ def _forward(x, w, b, how):
 
 
 def _pullback(delta, w, x, how):
-    if _winograd.serve(x, w, how, "pullback"):
-        return _winograd.pullback(delta, w, x, how)
+    if way := _filtering(x, w, how, "pullback"):
+        return way.pullback(delta, w, x, how)
     to_few = how._replace(transposed=True)
     if not how.transposed and _columns.serve(delta, w, to_few):
         return _layout.alike(x, _columns.forward(delta, w, x.shape[2:], to_few))[1]
@@ -94,8 +102,8 @@ _LARGE = 2
 
 def _weight_gradient(x, delta, w, how):
     """In the memory of w where that costs nothing. Of w itself nothing is read."""
-    if _winograd.serve(x, w, how, "weights"):
-        return _winograd.weight_gradient(x, delta, w, how)
+    if way := _filtering(x, w, how, "weights"):
+        return way.weight_gradient(x, delta, w, how)
     format_ = _layout.memory_format(x)
     if format_ is not torch.contiguous_format and w.numel() >= _LARGE * x.numel():
         x, delta, format_ = x.contiguous(), delta.contiguous(), torch.contiguous_format
@@ -109,7 +117,7 @@ def _bias_gradient(delta, how):
 
 
 def _gradients(x, delta, w, how, asked):
-    if _winograd.serve(x, w, how, "pullback") or _winograd.serve(x, w, how, "weights"):
+    if _filtering(x, w, how, "pullback") or _filtering(x, w, how, "weights"):
         return (
             _pullback(delta, w, x, how) if asked[0] else None,
             _weight_gradient(x, delta, w, how) if asked[1] else None,

@@ -1,0 +1,63 @@
+"""The two kernels of a perceptron by themselves: their schemas, no samples, and what they refuse."""
+
+import pytest
+import torch
+
+from wgan_kernels import _native
+
+pytestmark = pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled part: {_native.why_not['cpu']}")
+operators = torch.ops.wgan_kernels
+
+
+def arguments(split=3, points=2):
+    weights, biases, slopes = [torch.randn(5, 4), torch.randn(2, 5)], [torch.randn(5), None], [0.2, 1.0]
+    x, seed = torch.randn(split + points, 4), torch.randn(split + points, 2)
+    _, _, values, deltas = operators.perceptron_begin(x, seed, weights, biases, slopes, split)
+    return {
+        "begin": (x, seed, weights, biases, slopes, split),
+        "finish": (x[:split], torch.randn(points, 4), values, deltas, weights, slopes),
+    }
+
+
+@pytest.mark.parametrize("split", [0, 3])
+@pytest.mark.parametrize("name", ["begin", "finish"])
+def test_opcheck(name, split):
+    tests = ("test_schema", "test_faketensor")
+    torch.library.opcheck(getattr(operators, f"perceptron_{name}").default, arguments(split)[name], test_utils=tests)
+
+
+def test_no_samples():
+    x, _, weights, biases, slopes, _ = arguments()["begin"]
+    empty = x[:0], x.new_empty(0, 2)
+    _, _, values, deltas = operators.perceptron_begin(*empty, weights, biases, slopes, 0)
+    for grad in operators.perceptron_finish(x[:0], x[:0], values, deltas, weights, slopes):
+        assert not grad.any()
+
+
+WRONG = {
+    "x of doubles": ("begin", 0, lambda x: x.double()),
+    "x of another width": ("begin", 0, lambda x: x[:, :3].contiguous()),
+    "x in other memory": ("begin", 0, lambda x: x.t().contiguous().t()),
+    "another seed": ("begin", 1, lambda seed: seed[:, :1].contiguous()),
+    "empty weights": ("begin", slice(2, 4), lambda _: [[torch.zeros(0, 4), torch.zeros(2, 0)], [None, None]]),
+    "weights that do not fit": ("begin", 2, lambda weights: weights[::-1]),
+    "a bias too long": ("begin", 3, lambda biases: [torch.zeros(9), None]),
+    "a bias missing": ("begin", 3, lambda biases: biases[:1]),
+    "a slope missing": ("begin", 4, lambda slopes: slopes[:1]),
+    "no such split": ("begin", 5, lambda split: 9),
+    "a negative split": ("begin", 5, lambda split: -1),
+    "other values": ("finish", 2, lambda values: values[:, :3].contiguous()),
+    "values and deltas of doubles": ("finish", slice(2, 4), lambda both: [each.double() for each in both]),
+    "deltas of doubles": ("finish", 3, lambda deltas: deltas.double()),
+    "other deltas": ("finish", 3, lambda deltas: deltas[:, :3].contiguous()),
+    "tangents too wide": ("finish", 1, lambda t: torch.randn(2, 5)),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_operators_refuse_what_does_not_fit(name):
+    which, place, change = WRONG[name]
+    given = list(arguments()[which])
+    given[place] = change(given[place])
+    with pytest.raises(RuntimeError, match=f"perceptron_{which}"):
+        getattr(operators, f"perceptron_{which}")(*given)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in examples/train_mnist.py
+os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"} | os.environ  # as in examples/train_mnist.py
 
 import torch
 from digits import Options, all_digits, even_steps, followed, logarithmic, noise, sampled, series, sheet, trainer

@@ -12,7 +12,7 @@ The presets and what they came to are told in docs/presets.md. Writes what examp
 import os
 import sys
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in examples/train_mnist.py
+os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"} | os.environ  # as in examples/train_mnist.py
 
 from wgan_kernels.training.cli import main
 

@@ -11,9 +11,10 @@ Needs ``pip install "wgan-kernels[train]"``; no network, no GPU. One iteration i
 import os
 import sys
 
-# Before torch loads its OpenMP: threads that wait then leave their core to whoever needs it. Spinning, the default,
-# made an iteration 7 × as slow (4.5 s instead of 0.6 s) on 2 cores of which another process was using one.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Before torch loads its OpenMP: threads that wait spin for some 10 µs, then leave their core to whoever needs it. An
+# iteration on two cores takes 130 ms so and 145 without spinning, beside a process that takes one of them 235 and 224;
+# with the default, which spins 300 times as long, there it took up to 7 times as long.
+os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"} | os.environ
 
 from wgan_kernels.training.cli import main
 

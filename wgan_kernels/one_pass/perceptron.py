@@ -3,6 +3,7 @@
 import copy
 
 import torch
+from torch import nn
 
 from ..rules import _perceptron, linear
 from .nodes import Layer, Piecewise, Reshape
@@ -45,6 +46,7 @@ class Perceptron(Sweeps):
         self.before, self.layers, self.behind = before, [layer for layer, _ in chain], behind
         self.slopes = [1.0 if slope is None else slope for _, slope in chain]
         self.bent_behind = [any(slope is not None for _, slope in chain[i:]) for i in range(len(chain))]
+        self.flattens = all(isinstance(node.call, nn.Flatten) and node.call.start_dim == 1 for node in before)
         self.forget()
 
     def takes(self, x):
@@ -60,8 +62,9 @@ class Perceptron(Sweeps):
 
     def begin(self, x, split, seed):
         shape = x.shape[1:]
-        for node in self.before:
-            x = node.forward(split, x)
+        if x.dim() > 2 or not self.flattens:
+            for node in self.before:
+                x = node.forward(split, x)
         self.weights, self.biases = self._parameters()
         if x.dim() < 2 or x.shape[-1] != self.weights[0].shape[1]:
             raise Refused(f"its first linear layer is given {tuple(x.shape)}")

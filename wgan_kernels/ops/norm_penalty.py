@@ -127,7 +127,6 @@ def with_derivative(grad, weight, *, target, one_sided):
             (derivative,) = torch.autograd.grad(weight * penalty, grad)
         return penalty.detach(), derivative, torch.linalg.vector_norm(grad.detach().unsqueeze(1).flatten(1), dim=1)
     (grad,) = _layout.alike(grad)
-    operators, settings = _library.operators(backend), (target, one_sided, _REDUCTIONS["mean"])
-    penalty, norm = operators.norm_penalty_fwd.default(grad, *settings)
-    of_penalty = torch.full_like(penalty, weight)
-    return penalty, operators.norm_penalty_bwd.default(of_penalty, grad, norm, *settings), norm
+    leaves, settings = _library.leaves(backend), (target, one_sided, _REDUCTIONS["mean"])
+    penalty, norm = leaves.norm_penalty_fwd(grad, *settings)
+    return penalty, leaves.norm_penalty_bwd(torch.full_like(penalty, weight), grad, norm, *settings), norm

@@ -169,7 +169,7 @@ def picture(rows: dict[str, list[dict]], grids: dict[str, torch.Tensor]):
     drawn, axes = panels(1, len(WAYS) + 1)
     for place, (way, grid) in zip(axes[0], grids.items(), strict=False):
         last = rows[way][-1]
-        sheet(place, grid, SIDE, f"{way}: FID {last['fid']:.2f} after {last['iteration']} iterations")
+        sheet(place, grid, SIDE, f"{way}\nFID {last['fid']:.2f} after {last['iteration']} iterations")
         place.title.set_fontsize("medium")
     compare_fid(axes[0, -1], rows, {way: colour for way, (_, _, colour) in WAYS.items()}, "seconds")
     return drawn

@@ -33,14 +33,6 @@ struct Kernel {
   }
 };
 
-[[gnu::always_inline]] inline void read_strided(const float* from, int64_t stride, Vector& v) {
-  if (stride == 1) {
-    v = vector_at(from);
-    return;
-  }
-  for (int64_t l = 0; l < kLanes; ++l) v[l] = from[l * stride];
-}
-
 // G g Gᵀ of the inputs [begin, end): for each phase points of [out/kPanel, in, kPanel].
 WGAN_CLONES void kernel_points(const Kernel& w, float* to, int64_t begin, int64_t end) {
   for (int64_t n = 0; n < w.out; n += kLanes) {
@@ -67,15 +59,13 @@ WGAN_CLONES void kernel_points(const Kernel& w, float* to, int64_t begin, int64_
 }
 
 // The points of all phases of a kernel.
-struct KernelPoints {
-  int64_t in, out;
+struct KernelPoints : Operands {
   int taps;
   bool turned;
   Tensor points;
 
   KernelPoints(const Kernel& w, const Tensor& like)
-      : in(w.in),
-        out(w.out),
+      : Operands{w.in, w.out},
         taps(w.taps),
         turned(w.turned),
         points(torch::stable::new_empty(like, {kPhases * Points::size(in * out)})) {
@@ -84,17 +74,6 @@ struct KernelPoints {
   }
   Points of(int phase) const { return {mutable_data<float>(points) + phase * Points::size(in * out), in * out}; }
   Zeros zeros(int phase) const { return {taps, phase, turned}; }
-
-  // Tiles of a block: both operands of a point's product lie in a core's second cache (1 MB on an AMD EPYC).
-  int64_t length() const { return std::max(in, out) <= 128 ? 48 : std::max(in, out) <= 256 ? 24 : 12; }
-  // Scratch memory of a block, and its two parts: points of what is read and of what is written.
-  int64_t scratch() const { return Points::size(length() * in) + Points::size(length() * out); }
-  Points read(float* scratch) const { return {scratch, length() * in}; }
-  Points written(float* scratch) const { return {scratch + Points::size(length() * in), length() * out}; }
-};
-
-struct Padding {
-  int64_t rows, columns;
 };
 
 // to (+)= from·kernel, point by point, of a block's tiles. from: [tiles, in], to: [tiles, out]

@@ -149,6 +149,38 @@ template <class F>
   }
 }
 
+struct Padding {
+  int64_t rows, columns;
+};
+
+// kLanes values that are so far apart.
+[[gnu::always_inline]] inline void read_strided(const float* from, int64_t stride, Vector& v) {
+  if (stride == 1) {
+    v = vector_at(from);
+    return;
+  }
+  for (int64_t l = 0; l < kLanes; ++l) v[l] = from[l * stride];
+}
+
+[[gnu::always_inline]] inline void write_strided(const Vector& v, int64_t stride, float* to) {
+  if (stride == 1) {
+    vector_at(to) = v;
+    return;
+  }
+  for (int64_t l = 0; l < kLanes; ++l) to[l * stride] = v[l];
+}
+
+// The points of a block of tiles, of what is read and of what is written, in scratch memory.
+struct Operands {
+  int64_t in, out;
+
+  // Tiles of a block: both operands of a point's product lie in a core's second cache (1 MB on an AMD EPYC).
+  int64_t length() const { return std::max(in, out) <= 128 ? 48 : std::max(in, out) <= 256 ? 24 : 12; }
+  int64_t scratch() const { return Points::size(length() * in) + Points::size(length() * out); }
+  Points read(float* scratch) const { return {scratch, length() * in}; }
+  Points written(float* scratch) const { return {scratch + Points::size(length() * in), length() * out}; }
+};
+
 // Where a tile's first pixel lies in an image, and how far apart its pixels are.
 struct Pixels {
   int64_t row, column, step;

@@ -10,8 +10,6 @@ namespace {
 
 using math::kPoints;
 
-constexpr int64_t kLength = 48;  // tiles whose points lie in a core's second cache
-
 // Tiles [first, first + count) of a batch of images of such a size, two by two pixels.
 struct Tiles {
   int64_t high, wide, first, count;
@@ -59,7 +57,7 @@ WGAN_CLONES void kernel_points(const Kernel& w, const Points& points, int64_t be
       WGAN_UNROLL for (int i = 0; i < 3; ++i) {
         WGAN_UNROLL for (int j = 0; j < 3; ++j) {
           const float* from = w.data + k * w.in_stride + n * w.out_stride + i * w.row + j * w.column;
-          for (int64_t l = 0; l < kLanes; ++l) g[i][j][l] = from[l * w.out_stride];
+          read_strided(from, w.out_stride, g[i][j]);
         }
       }
       WGAN_UNROLL for (int j = 0; j < 3; ++j) math::winograd_three_taps(&g[0][j], 3, &half[0][j], 3);
@@ -72,10 +70,6 @@ WGAN_CLONES void kernel_points(const Kernel& w, const Points& points, int64_t be
     }
   }
 }
-
-struct Padding {
-  int64_t rows, columns;
-};
 
 WGAN_CLONES void read_points(const Tiles& tiles, const Padded& from, Padding p, const Points& points) {
   tiles.each([&](int64_t i, int64_t image, int64_t row, int64_t column) __attribute__((always_inline)) {
@@ -143,11 +137,10 @@ Tensor winograd_same(const Tensor& x, const Tensor& w, std::optional<Tensor> bia
   const Padded from(x);
   const Images<float> to(mutable_data<float>(y), y);
   const float* shift = data_or_null<float>(bias);
-  const int64_t length = std::max(in, out) <= 128 ? kLength : std::max(in, out) <= 256 ? 24 : 12;
-  const int64_t tiles = x.size(0) * ((height + 1) / 2) * ((width + 1) / 2);
-  const int64_t scratch = Points::size(length * in) + Points::size(length * out);
-  parallel_jobs((tiles + length - 1) / length, scratch, [&](int64_t job, float* own) {
-    const Points read(own, length * in), written(own + Points::size(length * in), length * out);
+  const Operands operands{in, out};
+  const int64_t length = operands.length(), tiles = x.size(0) * ((height + 1) / 2) * ((width + 1) / 2);
+  parallel_jobs((tiles + length - 1) / length, operands.scratch(), [&](int64_t job, float* scratch) {
+    const Points read = operands.read(scratch), written = operands.written(scratch);
     const Tiles some(height, width, job * length, std::min(length, tiles - job * length));
     read_points(some, from, {rows, columns}, read);
     multiply(some.count, read, taps, written, in, out);
@@ -155,6 +148,8 @@ Tensor winograd_same(const Tensor& x, const Tensor& w, std::optional<Tensor> bia
   });
   return y;
 }
+
+constexpr int64_t kLength = 48;  // tiles of a block of the weight gradient
 
 // Of tiles the points of the channels [first, first + width) that are read, as panels [point, width/kPanel, kLength,
 // kPanel], and of the output gradient, [point, kLength, channels].
@@ -229,7 +224,7 @@ WGAN_CLONES void taps_of_points(const Points& points, int64_t width, int64_t fir
         math::winograd_three_tap_gradients(half[i], 1, g, 1);
         WGAN_UNROLL for (int j = 0; j < 3; ++j) {
           float* to = data + k * w.stride(0) + (first + n) * in_stride + i * row + j * column;
-          for (int64_t l = 0; l < kLanes; ++l) to[l * in_stride] = g[j][l];
+          write_strided(g[j], in_stride, to);
         }
       }
     }

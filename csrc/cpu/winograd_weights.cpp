@@ -110,11 +110,7 @@ WGAN_CLONES void taps_of_points(float* points, int64_t small, int64_t large, int
             const int y = phase / 2 + 2 * i, x = phase % 2 + 2 * j;
             if (y >= w.taps || x >= w.taps) continue;
             float* to = w.data + k * w.small + n * w.large + y * w.row + x * w.column;
-            if (w.large == 1) {
-              vector_at(to) = g[j];
-            } else {
-              for (int64_t l = 0; l < kLanes; ++l) to[l * w.large] = g[j][l];
-            }
+            write_strided(g[j], w.large, to);
           }
         }
       }

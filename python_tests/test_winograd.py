@@ -48,7 +48,9 @@ def convolutions(draw):
     b = torch.randn(outer) if draw(st.booleans()) else None
     assume(min(_winograd.size(x, w, how) if stride == 2 else _winograd_same.size(x, how)) > 0)
     delta = torch.randn_like(torch.convolution(x, w, b, *how))
-    return *(t if draw(st.booleans()) else last(t) for t in (x, delta)), w, b, how
+    dtype = draw(st.sampled_from([torch.float32, torch.bfloat16])) if stride == 2 else torch.float32
+    images = (t if draw(st.booleans()) else last(t) for t in (x, delta))
+    return *(t if t is None else t.to(dtype) for t in (*images, w, b)), how
 
 
 @given(convolutions())
@@ -63,7 +65,7 @@ def test_any_geometry(drawn):
     for result, plain, truth in zip(results, theirs(x, w, b, delta, how), exact, strict=True):
         # A pixel at the border takes all products of its tile, and PyTorch the few that meet the image.
         allowed = 2 * error(plain, truth) + 12 * torch.finfo(torch.float32).eps * truth.abs().max().item()
-        assert result.dtype == torch.float32 and error(result, truth) <= allowed
+        assert result.dtype == x.dtype and error(result, truth) <= allowed
     y, of_x, of_w = results
     assert all(t.is_contiguous(memory_format=torch.channels_last) for t in (y, of_x))
     assert of_w.stride() == torch.empty_like(w).stride()
@@ -133,13 +135,15 @@ def spoilt(how, name, where, value, x, w, b, delta):
 
 
 in_every_value = pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+of_either = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 
 
 @both_ways
 @in_every_value
+@of_either
 @pytest.mark.parametrize("name", ["x", "delta"])
-def test_a_pixel_that_is_not_finite_spoils_its_tiles_alone(how, value, name):
-    drawn = layer(torch.randn(2, 32, 20, 22), 32, 32, how)
+def test_a_pixel_that_is_not_finite_spoils_its_tiles_alone(how, value, dtype, name):
+    drawn = [t.to(dtype) for t in layer(torch.randn(2, 32, 20, 22), 32, 32, how)]
     of_x, of_delta, of_w = spoilt(how, name, (1, 5, 4, 7), value, *drawn)
     image, other = (of_x, of_delta) if name == "x" else (of_delta, of_x)
     assert not image[0].any() and not other.any()
@@ -152,9 +156,10 @@ def test_a_pixel_that_is_not_finite_spoils_its_tiles_alone(how, value, name):
 
 @both_ways
 @in_every_value
-def test_a_weight_that_is_not_finite_spoils_its_channels_alone(how, value):
-    x, w, b, delta = layer(torch.randn(2, 32, 10, 12), 32, 32, how)
-    of_x, of_delta, of_w = spoilt(how, "w", (4, 6, 1, 2), value, x, w, b, delta)
+@of_either
+def test_a_weight_that_is_not_finite_spoils_its_channels_alone(how, value, dtype):
+    drawn = [t.to(dtype) for t in layer(torch.randn(2, 32, 10, 12), 32, 32, how)]
+    of_x, of_delta, of_w = spoilt(how, "w", (4, 6, 1, 2), value, *drawn)
     large, small = (of_x, of_delta) if how.transposed else (of_delta, of_x)
     assert small[:, 4].all() and small.sum() == small[:, 4].sum() and not of_w.any()
     assert 0 < large.sum() == large[:, 6].sum() <= large[:, 6].numel() // 4
@@ -169,7 +174,7 @@ ARGUMENTS = {
     "same": {"x": LARGE, "w": KERNEL[..., :3, :3], "bias": BIAS(32), "turned": False, "rows": 1, "columns": 1},
     "same_weights": {"x": LARGE, "delta": torch.empty(2, 8, 6, 32), "w": KERNEL[..., :3, :3], "rows": 1, "columns": 1},
 }
-IMAGES, CHANNELS = "must be contiguous .* of float32 on the CPU", "has other channels than w"
+IMAGES, CHANNELS = "must be contiguous .* of float32 or bfloat16 on the CPU", "has other channels than w"
 WRONG = {
     "large in double precision": ("down weights", {"large": LARGE.double()}, f"large {IMAGES}"),
     "small in double precision": ("up weights", {"small": SMALL.double()}, f"small {IMAGES}"),
@@ -179,6 +184,7 @@ WRONG = {
     "large of half the channels": ("down weights", {"large": LARGE[..., :32].clone()}, f"large {CHANNELS}"),
     "small of twice the channels": ("up weights", {"small": torch.empty(2, 4, 3, 64)}, f"small {CHANNELS}"),
     "w in double precision": ("down up weights", {"w": KERNEL.double()}, "w must be"),
+    "w of another dtype": ("down up weights", {"w": KERNEL.bfloat16()}, "w must be .* of the dtype"),
     "w of 2×2": ("down up weights", {"w": KERNEL[..., :2, :2]}, "w must be"),
     "w of 4×3": ("down up weights", {"w": KERNEL[..., :3]}, "w must be"),
     "w of 48 channels": ("down up weights", {"w": torch.empty(32, 48, 4, 4)}, "multiples of 32"),
@@ -192,6 +198,8 @@ WRONG = {
     "padding below zero": ("down up weights", {"rows": -1}, ""),
     "other batches": ("weights", {"small": torch.empty(3, 4, 3, 32)}, "batches differ"),
     "other batches at stride 1": ("same_weights", {"delta": torch.empty(3, 8, 6, 32)}, "batches differ"),
+    "a bias of another dtype": ("down up", {"bias": BIAS(32).bfloat16()}, "bias must be"),
+    "bfloat16 at stride 1": ("same", {"x": LARGE.bfloat16(), "w": KERNEL[..., :3, :3].bfloat16()}, "of float32"),
     "4×4 at stride 1": ("same same_weights", {"w": KERNEL}, "w must be"),
     "turned, and of other channels": ("same", {"turned": True}, CHANNELS),
     "no pixel left at stride 1": ("same", {"x": torch.empty(2, 8, 2, 64), "columns": 0}, "no pixel is left"),

@@ -63,6 +63,20 @@ def test_which_are_served(x, w, how, expected):
     assert _winograd.serve(x, w, how, "forward") is expected
 
 
+def test_gradients_of_few_channels_in_bfloat16_are_served(monkeypatch):
+    def served(channels, taps=4):
+        images, kernel = last(torch.empty(64, channels, 14, 14)), torch.empty(64, channels, taps, taps)
+        how = geometry()
+        return {sweep: _winograd.serve(images.bfloat16(), kernel.bfloat16(), how, sweep) for sweep in SWEEPS}
+
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert served(64) == served(128, taps=3) == {"forward": False, "pullback": True, "weights": True}
+    assert not any(served(160).values())
+    assert not _winograd.serve(X.bfloat16(), W, geometry(), "weights")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)  # whose products are fast
+    assert not any(served(64).values())
+
+
 @both_ways
 def test_a_small_gain_is_one_to_large_images_and_to_weights(how):
     images = last(torch.empty(192, 64, *((4, 4) if how.transposed else (7, 7))))
@@ -228,6 +242,22 @@ def test_a_critic_step(activation, taps):
     torch.manual_seed(1)
     torch.testing.assert_close(metrics, spec(real, fake), rtol=1e-4, atol=1e-5)
     assert_same_gradients(ours.critic, spec.critic, TOLERANCES[activation])
+
+
+def test_a_gradient_penalty_in_bfloat16(monkeypatch):
+    """Its gradients are off as those of autograd under autocast are."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    one = critic(nn.LeakyReLU)
+    narrow, exact = copy.deepcopy(one), copy.deepcopy(one).double()
+    real, fake, eps = torch.randn(SHAPE), torch.randn(SHAPE), torch.rand(SHAPE[0], 1, 1, 1)
+    with calls("up", "weights"), torch.autocast("cpu", torch.bfloat16):
+        wk.gradient_penalty(one, real, fake, eps=eps).backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        wk.reference.gradient_penalty(narrow, real, fake, eps=eps).backward()
+    wk.reference.gradient_penalty(exact, *double(real, fake), eps=eps.double()).backward()
+    for param, plain, truth in zip(*(net.parameters() for net in (one, narrow, exact)), strict=True):
+        if truth.grad is not None:
+            assert (param.grad - truth.grad).norm() <= 2 * (plain.grad - truth.grad).norm()
 
 
 def test_a_generator_step():

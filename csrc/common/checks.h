@@ -57,11 +57,13 @@ inline void check_per_sample(const char* op, const char* name, const Tensor& t, 
                   op, ": ", name, " must be a contiguous [B] in the compute type, on the device of the samples");
 }
 
-// [count], or absent: one value per channel, for the kernels that know float32 alone.
-inline void check_channels(const char* op, const char* name, const std::optional<Tensor>& t, int64_t count) {
-  STD_TORCH_CHECK(!t || (t->dim() == 1 && t->size(0) == count && t->is_contiguous() && t->is_cpu() &&
-                         t->scalar_type() == ScalarType::Float),
-                  op, ": ", name, " must be contiguous [", count, "] of float32 on the CPU");
+// [count], or absent: one value per channel, for the kernels that run on the CPU alone.
+inline void check_channels(const char* op, const char* name, const std::optional<Tensor>& t, int64_t count,
+                           ScalarType type = ScalarType::Float) {
+  STD_TORCH_CHECK(
+      !t || (t->dim() == 1 && t->size(0) == count && t->is_contiguous() && t->is_cpu() && t->scalar_type() == type), op,
+      ": ", name, " must be contiguous [", count, "] of ", type == ScalarType::Float ? "float32" : "bfloat16",
+      " on the CPU");
 }
 
 }  // namespace wgan

@@ -20,6 +20,7 @@ _EVIDENTLY = {
     4: {"small": 1.45, "large": 1.45, "weights": 1.45},
     3: {"small": 1.37, "large": 1.1, "weights": 1.1},
 }
+_FEW = 64 * 128  # pairs of channels, up to which PyTorch's gradients of bfloat16 are slower
 
 
 def _down_fake(large, w, bias, rows, columns):
@@ -73,21 +74,41 @@ def serve(x, w, how, sweep):
         64, 32 of 14×14 to 64 of 7×7      0.30  0.23   0.41  0.26       0.34  0.30
         64, 64 of 16×16 to 128 of 8×8     1.29  1.17   1.44  1.33       1.67  1.27
         192, 64 of 7×7 to 128 of 4×4      0.76  0.79   1.09  0.59       1.14  0.91
+
+    bfloat16, whose products are taken in float32 here, where there are instructions for them, likewise::
+
+        4×4:
+        192, 32 of 14×14 to 64 of 7×7     0.81  0.99   1.74  1.06       2.15  1.54
+        64, 64 of 14×14 to 128 of 7×7     1.53  1.75   1.83  1.57       3.40  2.37
+        48, 128 of 16×16 to 256 of 8×8    4.16  5.43   4.72  5.04       6.78  7.23
+        3×3:
+        192, 64 of 7×7 to 128 of 4×4      0.60  0.89   0.88  0.68       1.62  1.17
+        64, 128 of 28×28 to 128 of 14×14  5.30  7.04   6.08  7.40       8.00 10.66
     """
-    if w.shape[2:] not in ((4, 4), (3, 3)) or how.stride != (2, 2) or not takes(x, w, how):
+    if w.shape[2:] not in ((4, 4), (3, 3)) or how.stride != (2, 2) or not takes(x, w, how, _DTYPES):
         return False
     if not {*how.padding} <= {0, 1, 2, 3} or not {*how.output_padding} <= {0, 1} or min(size(x, w, how)) < 1:
         return False
     smaller = x.shape[2:] if how.transposed else size(x, w, how)
     made = "weights" if sweep == "weights" else "large" if (sweep == "forward") == how.transposed else "small"
+    if x.dtype is torch.bfloat16 and not _is_slow(w, made):
+        return False
     return gain(len(x), *smaller, w.shape[2]) >= _EVIDENTLY[w.shape[2]][made] and is_fast(x)
 
 
-def takes(x, w, how):
-    """Whether there are kernels for the tensors: float32 on the CPU, channels in multiples, nothing skipped."""
+_DTYPES = (torch.float32, torch.bfloat16)
+
+
+def _is_slow(w, made):
+    """Whether PyTorch is, in bfloat16."""
+    return made != "small" and w.shape[0] * w.shape[1] <= _FEW and not torch.cpu._is_amx_tile_supported()
+
+
+def takes(x, w, how, dtypes=(torch.float32,)):
+    """Whether there are kernels for the tensors: on the CPU, channels in multiples, nothing skipped."""
     if x.dim() != 4 or how.dilation != (1, 1) or how.groups != 1 or not len(x) or not x.is_cpu:
         return False
-    if x.dtype is not torch.float32 or w.dtype is not torch.float32 or torch.compiler.is_compiling():
+    if x.dtype not in dtypes or w.dtype is not x.dtype or torch.compiler.is_compiling():
         return False
     return not w.shape[0] % PANEL and not w.shape[1] % PANEL and x.shape[1] == w.shape[not how.transposed]
 

@@ -23,6 +23,7 @@ ROOMS = [
 OF_CPUS = {
     "batch_norm",
     "columns",
+    "patches",
     "perceptron",
     "perceptron_weights",
     "winograd",

@@ -9,6 +9,7 @@ A transposed convolution is that by definition. One of stride 1 is it too, with 
 of a convolution from a few channels is a transposed convolution to them.
 """
 
+import functools
 import math
 
 import torch
@@ -47,32 +48,37 @@ def serve(x, w, how):
     and the input gradient of a 4×4 kernel of stride 2 to 1 channel 4.5 and 0.8, to 3 channels 2.9 and 1.4, 4: 3.0 and
     1.9, 6: 3.1 and 2.7; of 16 images of 64×64 to 8: 4.8 and 7.3.
     """
-    if x.dim() != 4 or how.groups != 1 or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+    return x.is_cpu and x.dtype in (torch.float32, torch.float64) and _suits(x.shape, w.shape, how)
+
+
+@functools.lru_cache(maxsize=1024)
+def _suits(images, kernel, how):
+    if len(images) != 4 or how.groups != 1:
         return False
-    kernel = math.prod(w.shape[2:])
+    taps = math.prod(kernel[2:])
     if how.transposed:
-        return w.shape[1] <= FEW and kernel > 1
-    if w.shape[0] > FEW or kernel == 1 or set(how.stride) != {1} or min(_fold(w, how)[2]) < 0:
+        return kernel[1] <= FEW and taps > 1
+    if kernel[0] > FEW or taps == 1 or set(how.stride) != {1} or min(_fold(kernel, how)[2]) < 0:
         return False
-    return 2 * math.prod(size(x, w, how)) >= math.prod(x.shape[2:])  # else most columns would be formed for nothing
+    return 2 * math.prod(size(images, kernel, how)) >= math.prod(images[2:])  # else most columns would be for nothing
 
 
-def size(x, w, how):
-    """[height, width] of the result of a convolution with stride 1, or of a transposed one."""
-    axes = zip(x.shape[2:], *_fold(w, how), how.output_padding, strict=True)
+def size(images, kernel, how):
+    """[height, width] of the result of a convolution with stride 1, or of a transposed one; of shapes."""
+    axes = zip(images[2:], *_fold(kernel, how), how.output_padding, strict=True)
     return [(n - 1) * stride - 2 * pad + d * (k - 1) + 1 + more for n, k, d, pad, stride, more in axes]
 
 
 def forward(x, w, size, how):
     """y, without a bias, of that size; differentiable."""
     if _is_compiled_for(x):
-        _, dilation, padding, stride = _fold(w, how)
+        _, dilation, padding, stride = _fold(w.shape, how)
         kernel = (w if how.transposed else turn(w)).contiguous()
         pixels = x.permute(0, 2, 3, 1)
         return torch.ops.wgan_kernels.columns(pixels, kernel, *size, *stride, *padding, *dilation)
     # bmm: by @, x would be copied into one matrix, and back, where w requires a gradient
     columns = torch.bmm(_matrix(w, how).expand(len(x), -1, -1), _pixels(x))
-    return F.fold(columns, size, *_fold(w, how))
+    return F.fold(columns, size, *_fold(w.shape, how))
 
 
 def _is_compiled_for(x):
@@ -88,7 +94,7 @@ def _is_compiled_for(x):
 
 def transposed(w, how):
     """(w, how) of the transposed convolution that this one of stride 1 is."""
-    return turn(w), how._replace(transposed=True, padding=_fold(w, how)[2])
+    return turn(w), how._replace(transposed=True, padding=_fold(w.shape, how)[2])
 
 
 def turn(w):
@@ -102,9 +108,9 @@ def _matrix(w, how):
     return w.flatten(1).t()
 
 
-def _fold(w, how):
-    """(kernel, dilation, padding, stride) of the fold."""
-    kernel = tuple(w.shape[2:])
+def _fold(kernel, how):
+    """(kernel, dilation, padding, stride) of the fold, of a kernel's shape."""
+    kernel = tuple(kernel[2:])
     if how.transposed:
         return kernel, how.dilation, how.padding, how.stride
     padding = tuple(d * (k - 1) - p for k, d, p in zip(kernel, how.dilation, how.padding, strict=True))

@@ -9,6 +9,8 @@ Source: Winograd 1980, "Arithmetic Complexity of Computations", chapter 5; Lavin
 Convolutional Neural Networks", section 4.
 """
 
+import functools
+
 import torch
 
 from .. import _dispatch, _library
@@ -85,32 +87,38 @@ def serve(x, w, how, sweep):
         192, 64 of 7×7 to 128 of 4×4      0.60  0.89   0.88  0.68       1.62  1.17
         64, 128 of 28×28 to 128 of 14×14  5.30  7.04   6.08  7.40       8.00 10.66
     """
-    if w.shape[2:] not in ((4, 4), (3, 3)) or how.stride != (2, 2) or not takes(x, w, how, _DTYPES):
+    if not takes(x, w, _DTYPES) or (x.dtype is torch.bfloat16 and torch.cpu._is_amx_tile_supported()):
         return False
-    if not {*how.padding} <= {0, 1, 2, 3} or not {*how.output_padding} <= {0, 1} or min(size(x, w, how)) < 1:
-        return False
-    smaller = x.shape[2:] if how.transposed else size(x, w, how)
-    made = "weights" if sweep == "weights" else "large" if (sweep == "forward") == how.transposed else "small"
-    if x.dtype is torch.bfloat16 and not _is_slow(w, made):
-        return False
-    return gain(len(x), *smaller, w.shape[2]) >= _EVIDENTLY[w.shape[2]][made] and is_fast(x)
+    return _suits(x.shape, w.shape, how, sweep, x.dtype is torch.bfloat16) and is_fast(x)
 
 
 _DTYPES = (torch.float32, torch.bfloat16)
 
 
-def _is_slow(w, made):
-    """Whether PyTorch is, in bfloat16."""
-    return made != "small" and w.shape[0] * w.shape[1] <= _FEW and not torch.cpu._is_amx_tile_supported()
+@functools.lru_cache(maxsize=1024)
+def _suits(images, kernel, how, sweep, is_narrow):
+    """Kept, as those of the other ways: asked at every convolution of a penalty, they took a fiftieth of its time."""
+    if kernel[2:] not in ((4, 4), (3, 3)) or how.stride != (2, 2) or not has_panels(images, kernel, how):
+        return False
+    if not {*how.padding} <= {0, 1, 2, 3} or not {*how.output_padding} <= {0, 1} or min(size(images, kernel, how)) < 1:
+        return False
+    smaller = images[2:] if how.transposed else size(images, kernel, how)
+    made = "weights" if sweep == "weights" else "large" if (sweep == "forward") == how.transposed else "small"
+    if is_narrow and (made == "small" or kernel[0] * kernel[1] > _FEW):
+        return False
+    return gain(images[0], *smaller, kernel[2]) >= _EVIDENTLY[kernel[2]][made]
 
 
-def takes(x, w, how, dtypes=(torch.float32,)):
-    """Whether there are kernels for the tensors: on the CPU, channels in multiples, nothing skipped."""
-    if x.dim() != 4 or how.dilation != (1, 1) or how.groups != 1 or not len(x) or not x.is_cpu:
+def takes(x, w, dtypes=(torch.float32,)):
+    """Whether there are kernels for tensors like these."""
+    return x.is_cpu and x.dtype in dtypes and w.dtype is x.dtype and not torch.compiler.is_compiling()
+
+
+def has_panels(images, kernel, how):
+    """Whether channels come in multiples, of any samples, and nothing is skipped; of shapes."""
+    if len(images) != 4 or how.dilation != (1, 1) or how.groups != 1 or not images[0]:
         return False
-    if x.dtype not in dtypes or w.dtype is not x.dtype or torch.compiler.is_compiling():
-        return False
-    return not w.shape[0] % PANEL and not w.shape[1] % PANEL and x.shape[1] == w.shape[not how.transposed]
+    return not kernel[0] % PANEL and not kernel[1] % PANEL and images[1] == kernel[not how.transposed]
 
 
 def is_fast(x):
@@ -137,7 +145,7 @@ def _points(size, taps):
 
 
 def forward(x, w, b, how):
-    return _to_small(x, w, b, how) if not how.transposed else _to_large(x, w, b, size(x, w, how), how)
+    return _to_small(x, w, b, how) if not how.transposed else _to_large(x, w, b, size(x.shape, w.shape, how), how)
 
 
 def pullback(delta, w, x, how):
@@ -149,9 +157,9 @@ def weight_gradient(x, delta, w, how):
     return _operators.winograd_weights(pixels(large), pixels(small), w, *how.padding)
 
 
-def size(x, w, how):
-    """[height, width] of the result."""
-    axes = zip(x.shape[2:], w.shape[2:], how.padding, how.output_padding, strict=True)
+def size(images, kernel, how):
+    """[height, width] of the result, of shapes."""
+    axes = zip(images[2:], kernel[2:], how.padding, how.output_padding, strict=True)
     if how.transposed:
         return [2 * (n - 1) - 2 * p + taps + more for n, taps, p, more in axes]
     return [_smaller(n, p, taps) for n, taps, p, _ in axes]

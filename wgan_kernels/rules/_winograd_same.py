@@ -3,6 +3,8 @@
 As in ``_winograd``; two outputs of a filter of three taps take four products (csrc/math/winograd.h).
 """
 
+import functools
+
 import torch
 
 from .. import _library
@@ -42,12 +44,17 @@ def serve(x, w, how, sweep):
         64, 32 to 32, 28×28        2.45  1.95   2.72  1.87       3.22  5.44, not taken
         64, 64 to 128, 7×7         1.07  0.76   1.05  0.76       0.99  1.23, not taken
     """
-    if w.shape[2:] != (3, 3) or how.stride != (1, 1) or how.transposed or not {*how.padding} <= {0, 1, 2}:
+    return _winograd.takes(x, w) and _suits(x.shape, w.shape, how, sweep) and _winograd.is_fast(x)
+
+
+@functools.lru_cache(maxsize=1024)
+def _suits(images, kernel, how, sweep):
+    if kernel[2:] != (3, 3) or how.stride != (1, 1) or how.transposed or not {*how.padding} <= {0, 1, 2}:
         return False
-    if not _winograd.takes(x, w, how) or min(size(x, how)) < 1:
+    if not _winograd.has_panels(images, kernel, how) or min(size(images, how)) < 1:
         return False
     evident, channels = _EVIDENTLY[sweep]
-    return w.shape[1] >= channels and gain(len(x), *size(x, how)) >= evident and _winograd.is_fast(x)
+    return kernel[1] >= channels and gain(images[0], *size(images, how)) >= evident
 
 
 def gain(batch, height, width):
@@ -59,9 +66,9 @@ def gain(batch, height, width):
     return 9 * batch * height * width / (16 * tiles + 16 * 30)
 
 
-def size(x, how):
-    """[height, width] of the result."""
-    return [n + 2 * p - 2 for n, p in zip(x.shape[2:], how.padding, strict=True)]
+def size(images, how):
+    """[height, width] of the result, of shapes."""
+    return [n + 2 * p - 2 for n, p in zip(images[2:], how.padding, strict=True)]
 
 
 def forward(x, w, b, how):

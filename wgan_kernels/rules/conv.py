@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import _layout
-from . import _columns, _winograd, _winograd_same
+from . import _columns, _patches, _winograd, _winograd_same
 from .bilinear import Maps, bilinear
 
 _backward = torch.ops.aten.convolution_backward.default
@@ -80,9 +80,11 @@ def _filtering(x, w, how, sweep):
 def _forward(x, w, b, how):
     if way := _filtering(x, w, how, "forward"):
         return way.forward(x, w, b, how)
+    if _patches.serve(x, w, how):
+        return _patches.forward(x, w, b, how)
     if not _columns.serve(x, w, how):
         return torch.convolution(x, w, b, *how)
-    y = _layout.alike(x, _columns.forward(x, w, _columns.size(x, w, how), how))[1]
+    y = _layout.alike(x, _columns.forward(x, w, _columns.size(x.shape, w.shape, how), how))[1]
     return y if b is None else y + b.view(-1, 1, 1)
 
 
@@ -104,6 +106,8 @@ def _weight_gradient(x, delta, w, how):
     """In the memory of w where that costs nothing. Of w itself nothing is read."""
     if way := _filtering(x, w, how, "weights"):
         return way.weight_gradient(x, delta, w, how)
+    if _patches.serve(x, w, how):
+        return _patches.weight_gradient(x, delta, w, how)
     format_ = _layout.memory_format(x)
     if format_ is not torch.contiguous_format and w.numel() >= _LARGE * x.numel():
         x, delta, format_ = x.contiguous(), delta.contiguous(), torch.contiguous_format

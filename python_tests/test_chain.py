@@ -6,6 +6,7 @@ import pytest
 import torch
 from cases import error
 from torch import nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import wgan_kernels as wk
@@ -26,6 +27,10 @@ NORMS = {
     "without statistics": {"track_running_stats": False},
     "slow": {"momentum": 0.01, "eps": 0.1},
 }
+
+
+PIXELS = [torch.float32, torch.bfloat16]
+TYPES = [torch.float32, torch.float32, torch.float64]  # of statistics: ours, eager's, exact ones
 
 
 def last(t):
@@ -90,10 +95,37 @@ def test_is_the_networks_call(norm, behind):
 
 
 @needs_compiled
+@pytest.mark.parametrize("slope", [1.0, 0.2, 0.0])
+@pytest.mark.parametrize(("pixels", "channels"), [(2, 1), (3, 70), (33, 5), (513, 64), (1100, 131)])
+@pytest.mark.parametrize("dtype", PIXELS)
+def test_pixels_of_either_type(dtype, pixels, channels, slope):
+    torch.manual_seed(0)
+    x, (w, b, mean) = (3 * torch.randn(pixels, channels) + 1).to(dtype), torch.randn(3, channels)
+    variance = torch.rand(channels)
+    moving, theirs, exactly = [[t.to(kind) for t in (mean.clone(), variance.clone())] for kind in TYPES]
+    eager = F.leaky_relu(F.batch_norm(x, *theirs, w, b, True, 0.3, 1e-5), slope)
+    exact = F.leaky_relu(F.batch_norm(x.double(), *exactly, w.double(), b.double(), True, 0.3, 1e-5), slope)
+    torch.ops.wgan_kernels.batch_norm_(x, w, b, *moving, 0.3, 1e-5, slope)
+    assert error(x, exact) <= max(2 * error(eager, exact), 1e-6)
+    for ours, spec in zip(moving, exactly, strict=True):
+        torch.testing.assert_close(ours.double(), spec, rtol=1e-5, atol=1e-6)
+
+
+@needs_compiled
+def test_bfloat16_is_rounded_once_to_the_nearest_even():
+    x = torch.randn(300, 17).bfloat16()
+    wide = x.float()
+    for pixels in (x, wide):
+        torch.ops.wgan_kernels.batch_norm_(pixels, None, None, None, None, 0.1, 1e-5, 0.2)
+    assert torch.equal(x, wide.bfloat16())
+
+
+@needs_compiled
+@pytest.mark.parametrize("dtype", PIXELS)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("place", [(0, 0, 0, 0), (1, 2, 3, 1), (-1, -1, -1, -1)])
-def test_what_is_not_finite_spoils_its_channel(value, place):
-    x = last(torch.randn(3, 4, 5, 6))
+def test_what_is_not_finite_spoils_its_channel(value, place, dtype):
+    x = last(torch.randn(3, 4, 5, 6, dtype=dtype))
     x[place] = value
     expected = nn.BatchNorm2d(4)(x).detach()
     torch.ops.wgan_kernels.batch_norm_(x.permute(0, 2, 3, 1).view(-1, 4), None, None, None, None, 0.1, 1e-5, 1.0)
@@ -101,16 +133,18 @@ def test_what_is_not_finite_spoils_its_channel(value, place):
 
 
 @needs_compiled
-def test_a_mean_far_from_zero_keeps_its_digits():
-    x = last(torch.randn(8, 3, 16, 16) + 1e4)
+@pytest.mark.parametrize("dtype", PIXELS)
+def test_a_mean_far_from_zero_keeps_its_digits(dtype):
+    x = last(torch.randn(8, 3, 16, 16) + 1e4).to(dtype)
     exact, eager = nn.BatchNorm2d(3).double()(x.double()).detach(), nn.BatchNorm2d(3)(x).detach()
     torch.ops.wgan_kernels.batch_norm_(x.permute(0, 2, 3, 1).view(-1, 3), None, None, None, None, 0.1, 1e-5, 1.0)
     assert (x - exact).abs().max() <= 2 * (eager - exact).abs().max() + 1e-6
 
 
 @needs_compiled
-def test_the_number_of_threads_does_not_change_a_bit():
-    x, results = torch.randn(5000, 7), []
+@pytest.mark.parametrize("dtype", PIXELS)
+def test_the_number_of_threads_does_not_change_a_bit(dtype):
+    x, results = torch.randn(5000, 7).to(dtype), []
     threads = torch.get_num_threads()
     try:
         for count in (1, 2):
@@ -176,8 +210,9 @@ def test_a_generators_samples():
 @needs_compiled
 def test_the_operator():
     x, channels = torch.randn(6, 3), [torch.randn(3) for _ in range(4)]
-    torch.library.opcheck(torch.ops.wgan_kernels.batch_norm_.default, (x, *channels, 0.1, 1e-5, 0.2))
-    for wrong in (x.double(), x.t(), x[:1], x[None]):
+    for pixels in (x, x.bfloat16()):
+        torch.library.opcheck(torch.ops.wgan_kernels.batch_norm_.default, (pixels, *channels, 0.1, 1e-5, 0.2))
+    for wrong in (x.double(), x.half(), x.t(), x[:1], x[None]):
         with pytest.raises(RuntimeError, match="batch_norm_: "):
             torch.ops.wgan_kernels.batch_norm_(wrong, None, None, None, None, 0.1, 1e-5, 1.0)
     with pytest.raises(RuntimeError, match="batch_norm_: variance"):

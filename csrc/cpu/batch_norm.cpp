@@ -1,5 +1,5 @@
 // Batch normalisation and the activation behind it, over the pixels that they are given: y = a(x̂·w + b), with x̂ of each
-// channel's own mean and variance.
+// channel's own mean and variance. Pixels of bfloat16 are read as float32, and rounded once where y is written.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -16,7 +16,8 @@ namespace {
 constexpr int64_t kRows = 512;  // whose sums are a thread's job, so that their order does not depend on the threads
 
 // sums[channel], squares[channel] of x − shift over rows: in the compute type over 32 rows, in double from there on.
-WGAN_CLONES void channel_sums(const float* x, int64_t rows, int64_t channels, const float* shift, double* sums,
+template <class T>
+WGAN_CLONES void channel_sums(const T* x, int64_t rows, int64_t channels, const float* shift, double* sums,
                               double* squares) {
   constexpr int64_t kBlock = 32;
   std::vector<float> scratch(2 * channels);
@@ -24,9 +25,9 @@ WGAN_CLONES void channel_sums(const float* x, int64_t rows, int64_t channels, co
   for (int64_t begin = 0; begin < rows; begin += kBlock) {
     std::fill(scratch.begin(), scratch.end(), 0.f);
     for (int64_t row = begin; row < std::min(rows, begin + kBlock); ++row) {
-      const float* of_row = x + row * channels;
+      const T* of_row = x + row * channels;
       each(channels, [=](int64_t c) {
-        const float d = of_row[c] - shift[c];
+        const float d = static_cast<float>(of_row[c]) - shift[c];
         sum[c] += d;
         square[c] += d * d;
       });
@@ -39,30 +40,24 @@ WGAN_CLONES void channel_sums(const float* x, int64_t rows, int64_t channels, co
 }
 
 // The mean is subtracted first: a large one would cost digits behind the scaling.
-WGAN_CLONES void scale_rows(float* x, int64_t rows, int64_t channels, const float* mean, const float* scale,
+template <class T>
+WGAN_CLONES void scale_rows(T* x, int64_t rows, int64_t channels, const float* mean, const float* scale,
                             const float* shift, float slope) {
   for (int64_t row = 0; row < rows; ++row) {
-    float* __restrict of_row = x + row * channels;
+    T* __restrict of_row = x + row * channels;
     each(channels, [=](int64_t c) {
-      const float y = (of_row[c] - mean[c]) * scale[c] + shift[c];
-      of_row[c] = y > 0 ? y : y * slope;
+      const float y = (static_cast<float>(of_row[c]) - mean[c]) * scale[c] + shift[c];
+      of_row[c] = static_cast<T>(y > 0 ? y : y * slope);
     });
   }
 }
 
-// x: [pixels, channels], overwritten; w, b: [channels] or absent; mean, variance: [channels], which move towards the
-// batch's by `momentum`, or absent. slope: what a value below 0 is multiplied with.
-void batch_norm_(Tensor x, std::optional<Tensor> w, std::optional<Tensor> b, std::optional<Tensor> mean,
-                 std::optional<Tensor> variance, double momentum, double eps, double slope) {
-  STD_TORCH_CHECK(
-      x.dim() == 2 && x.size(0) > 1 && x.is_contiguous() && x.is_cpu() && x.scalar_type() == ScalarType::Float,
-      "batch_norm_: x must be contiguous [pixels, channels] of float32 on the CPU, of two pixels or more");
+template <class T>
+void normalise(const Tensor& x, const std::optional<Tensor>& w, const std::optional<Tensor>& b,
+               const std::optional<Tensor>& mean, const std::optional<Tensor>& variance, double momentum, double eps,
+               double slope) {
   const int64_t rows = x.size(0), channels = x.size(1), jobs = (rows + kRows - 1) / kRows;
-  check_channels("batch_norm_", "w", w, channels);
-  check_channels("batch_norm_", "b", b, channels);
-  check_channels("batch_norm_", "mean", mean, channels);
-  check_channels("batch_norm_", "variance", variance, channels);
-  float* data = mutable_data<float>(x);
+  T* data = mutable_data<T>(x);
   const std::vector<float> first(data, data + channels);  // near enough to the mean for squares to keep their digits
   std::vector<double> parts(2 * jobs * channels);
   torch::stable::parallel_for(0, jobs, 1, [&](int64_t begin, int64_t end) {
@@ -99,6 +94,23 @@ void batch_norm_(Tensor x, std::optional<Tensor> w, std::optional<Tensor> b, std
     scale_rows(data + begin * channels, end - begin, channels, means.data(), scale.data(), shift.data(),
                static_cast<float>(slope));
   });
+}
+
+// x: [pixels, channels], overwritten; w, b: [channels] or absent; mean, variance: [channels], which move towards the
+// batch's by `momentum`, or absent. slope: what a value below 0 is multiplied with.
+void batch_norm_(Tensor x, std::optional<Tensor> w, std::optional<Tensor> b, std::optional<Tensor> mean,
+                 std::optional<Tensor> variance, double momentum, double eps, double slope) {
+  const ScalarType type = x.scalar_type();
+  STD_TORCH_CHECK(x.dim() == 2 && x.size(0) > 1 && x.is_contiguous() && x.is_cpu() &&
+                      (type == ScalarType::Float || type == ScalarType::BFloat16),
+                  "batch_norm_: x must be contiguous [pixels, channels] of float32 or bfloat16 on the CPU, of two ",
+                  "pixels or more");
+  check_channels("batch_norm_", "w", w, x.size(1));
+  check_channels("batch_norm_", "b", b, x.size(1));
+  check_channels("batch_norm_", "mean", mean, x.size(1));
+  check_channels("batch_norm_", "variance", variance, x.size(1));
+  const auto run = type == ScalarType::Float ? normalise<float> : normalise<BFloat16>;
+  run(x, w, b, mean, variance, momentum, eps, slope);
 }
 
 }  // namespace

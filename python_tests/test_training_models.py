@@ -211,6 +211,23 @@ def test_names_of_the_compact_networks_weights():
     assert names == {"project", *(f"body.{i}" for i in (0, 2, 3, 5, 6, 8))}
 
 
+@pytest.mark.parametrize("name", [name for name in GENERATORS if name != "compact"])
+def test_names_of_the_other_generators_weights(name):
+    network = generator(name, 8, shapes_of(name)[0])
+    assert all(key.startswith("layers.") for key in network.state_dict())
+    assert network.layers.state_dict().keys() == {key.removeprefix("layers.") for key in network.state_dict()}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_copy_of_a_generator_is_one(name):
+    network = generator(name, 8, shapes_of(name)[0])
+    average = torch.optim.swa_utils.AveragedModel(network, use_buffers=True)
+    average.update_parameters(network)
+    latent = torch.randn(2, 8)
+    assert average.module.latent == 8
+    assert torch.equal(average(latent), network(latent))
+
+
 # --- initial weights ---------------------------------------------------------------------------------------------
 
 

@@ -4,23 +4,29 @@ import torch
 from torch import nn
 
 
-class Generator(nn.Module):
+class Generator(nn.Sequential):
     """Noise [B, latent] → samples [B, …], unbounded, by layers in turn."""
 
     def __init__(self, latent: int, *layers: nn.Module):
         super().__init__()
         self.latent = latent
         self.layers = nn.Sequential(*layers)
-
-    def forward(self, noise: torch.Tensor) -> torch.Tensor:
-        return self.layers(noise).to(noise.dtype)  # from autocast's, too narrow for pixels
+        self.widen = Widen()
 
 
 class ImageGenerator(Generator):
     """Noise [B, latent] → images [B, C, H, W] in [−1, 1]: tanh of the layers."""
 
-    def forward(self, noise: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(super().forward(noise))
+    def __init__(self, latent: int, *layers: nn.Module):
+        super().__init__(latent, *layers)
+        self.tanh = nn.Tanh()
+
+
+class Widen(nn.Module):
+    """Samples in float32 or wider, from autocast's, too narrow for pixels."""
+
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        return samples.to(torch.promote_types(samples.dtype, torch.float32))
 
 
 class Projection(nn.Linear):

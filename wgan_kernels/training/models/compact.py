@@ -7,6 +7,8 @@ former the penalty's gradient with respect to that channel, leave a CPU's vector
 import torch
 from torch import nn
 
+from ._generator import Projection, Widen
+
 WIDTH = 32  # of the critics; the generator has twice as much
 SLOPE = 0.2
 
@@ -60,7 +62,7 @@ class CompactBatchNormCritic(nn.Module):
         return self.layers(images).squeeze(1)
 
 
-class CompactGenerator(nn.Module):
+class CompactGenerator(nn.Sequential):
     """Noise [B, L] → images [B, 1, 28, 28] in [−1, 1]: 128 channels at 7×7, 64 at 14×14, then four pixels at a time.
 
     The last layer computes the four pixels of each 2×2 block as four channels at 14×14 and shuffles them into place.
@@ -69,7 +71,7 @@ class CompactGenerator(nn.Module):
     def __init__(self, latent: int):
         super().__init__()
         self.latent = latent
-        self.project = nn.Linear(latent, 4 * WIDTH * 7 * 7, bias=False)
+        self.project = Projection(latent, 4 * WIDTH, 7, bias=False)
         self.body = nn.Sequential(
             nn.BatchNorm2d(4 * WIDTH),
             nn.ReLU(),
@@ -82,8 +84,5 @@ class CompactGenerator(nn.Module):
             nn.Conv2d(2 * WIDTH, 4, 3, padding=1),
             nn.PixelShuffle(2),
         )
-
-    def forward(self, latent: torch.Tensor) -> torch.Tensor:
-        # Channels last from the start: the projection's output is read as [B, 7, 7, C], no copy.
-        start = self.project(latent).unflatten(1, (7, 7, 4 * WIDTH)).permute(0, 3, 1, 2)
-        return torch.tanh(self.body(start).float())
+        self.widen = Widen()
+        self.tanh = nn.Tanh()

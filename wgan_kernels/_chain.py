@@ -4,8 +4,10 @@
 
     y = a(x̂·w + b),    x̂ = (x − mean(x)) / √(var(x) + eps)        over the batch and its pixels
 
-A convolution's result is nobody else's: it is normalised where it lies.
+A convolution's result is nobody else's: it is normalised where it lies, unless somebody's hook has seen it.
 """
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,7 @@ from torch.nn.modules import module as _module
 from torch.overrides import TorchFunctionMode
 
 from . import _dispatch, _library
-from .one_pass import chain
+from .one_pass import has_hooks, has_own_forward
 
 _library.define_compiled(
     "batch_norm_(Tensor(a!) x, Tensor? w, Tensor? b, Tensor(b!)? mean, Tensor(c!)? variance, float momentum, float eps,"
@@ -22,26 +24,27 @@ _library.define_compiled(
     fake=lambda *args: None,
 )
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+_CALL = ("__call__", "_call_impl", "forward", "__iter__")  # what a Sequential's call is made of
+_ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
+_PIXELS = (torch.float32, torch.bfloat16)
 
 
 def run(network, x):
     """network(x), without gradients."""
-    layers = None if _module._has_any_global_hook() or not _is_served(x) else chain(network)
-    if layers is None:
+    if _module._has_any_global_hook() or not _is_served(x):
         return network(x)
-    is_own, behind = False, iter([*layers[1:], None])
-    layers = iter(layers)
-    for layer in layers:
-        following = next(behind)
-        if is_own and type(layer) is nn.BatchNorm2d and layer.training:
-            slope = _slope(following)
+    is_own = is_done = False  # x is a convolution's result; the layer's turn is over already
+    for layer, behind in pairwise([*_layers(network), None]):
+        if is_done:
+            is_done = False
+        elif is_own and _is(layer, nn.BatchNorm2d) and layer.training:
+            slope = _slope(behind)
             with _InPlace(slope) as normalisation:
                 x = layer(x)
-            if normalisation.is_done and slope is not None:
-                next(layers), next(behind)
+            is_done = normalisation.is_done and slope is not None
         else:
             x = layer(x)
-        is_own = type(layer) in _CONVOLUTIONS
+        is_own = _is(layer, *_CONVOLUTIONS)
     return x
 
 
@@ -51,11 +54,35 @@ def _is_served(x):
     return x.is_cpu and not _dispatch.is_intercepted() and _dispatch.takes_compiled(x.device)
 
 
+def _layers(network):
+    """What its call calls in turn, or itself: all parts of a Sequential whose call is a Sequential's and unobserved."""
+    if _is_row(network):
+        for part in network:
+            yield from _layers(part)
+    else:
+        yield network
+
+
+def _is_row(network):
+    if not isinstance(network, nn.Sequential) or not _is_plain(network):
+        return False
+    return all(getattr(type(network), name) is getattr(nn.Sequential, name) for name in _CALL)
+
+
+def _is(layer, *kinds):
+    return type(layer) in kinds and _is_plain(layer)
+
+
+def _is_plain(module):
+    """Whether a call of it is its class's forward and no more."""
+    return not has_hooks(module) and not has_own_forward(module) and module._compiled_call_impl is None
+
+
 def _slope(layer):
     """What the layer multiplies values below 0 with, and no others; None for any other layer."""
-    if type(layer) is nn.ReLU:
-        return 0.0
-    return layer.negative_slope if type(layer) is nn.LeakyReLU else None
+    if not _is(layer, *_ACTIVATIONS):
+        return None
+    return 0.0 if type(layer) is nn.ReLU else layer.negative_slope
 
 
 class _InPlace(TorchFunctionMode):
@@ -75,7 +102,9 @@ class _InPlace(TorchFunctionMode):
 
     def _normalise(self, x, mean, variance, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
         tensors = [t for t in (x, mean, variance, weight, bias) if t is not None]
-        if not training or any(t.dtype is not torch.float32 or not t.is_cpu for t in tensors):
+        if not training or type(x) is not torch.Tensor or x.dtype not in _PIXELS or eps <= 0:
+            return False
+        if any(not t.is_cpu for t in tensors) or any(t.dtype is not torch.float32 for t in tensors[1:]):
             return False
         if x.dim() != 4 or x.numel() == x.shape[1] or not x.is_contiguous(memory_format=torch.channels_last):
             return False

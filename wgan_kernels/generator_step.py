@@ -22,7 +22,8 @@ class GeneratorStep:
         L = −mean f(G(z))
 
     On a CPU convolutions to a few channels, such as a generator's last, are run as matrix products, and ``sample``
-    normalises the batches of an ``nn.Sequential`` where they lie. ``tune`` tries, on the first latents, whether the
+    normalises a convolution's result where it lies: in an ``nn.Sequential``, those nested in it and their subclasses
+    without a ``forward`` of their own, whatever else is in them. ``tune`` tries, on the first latents, whether the
     others in channels-last memory, or all as they are, are evidently faster, and keeps what was fastest; ``"compile"``
     tries ``torch.compile`` of the generator beside each, which takes seconds to minutes the first time. The numbers
     differ in their last digits, and dropout draws other masks in other memory. The networks' own tensors keep theirs,

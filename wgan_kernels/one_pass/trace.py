@@ -123,13 +123,6 @@ def is_chain(critic):
     )
 
 
-def chain(network):
-    """Its layers in a row, if it is one and calling these is all that its own call does; else None."""
-    if not is_chain(network) or any(has_hooks(part) or has_own_forward(part) for part in network.modules()):
-        return None
-    return [layer for _, layer in _layers(network)]
-
-
 def _steps_of_chain(critic):
     """Not by fx, which calls through every module of the process while it traces, other threads' too."""
     layers = list(_layers(critic))

@@ -27,6 +27,7 @@ class Node:
     gives, pulls: whether y and J t, or Jᵀδ, are tensors that it does not keep, and nobody else has; ``None``: they are
     views of what it was given.
     bends: it is not linear.
+    reader: the node that alone reads its result, or None, as the program says.
     takes_tangent: it wants t for more than J t, which is wanted only if ``pushes``, as the program says.
     over_x, over_delta: whether x and t, or δ, are its own to write over, as the program says.
     bent_behind: whether something bends behind it, likewise.
@@ -36,7 +37,7 @@ class Node:
     curved = bare = bends = takes_tangent = False
     gives = pulls = False
     over_x = over_delta = bent_behind = pushes = is_done = False
-    module = None
+    module = reader = None
 
     def __init__(self, name, what):
         self.name, self.what = name, what
@@ -78,11 +79,19 @@ class Layer(Node):
         self.x, weight, bias = x, *self.given
         if self.rounded is not None:
             self.x, weight, bias = map(self._rounded, (x, *self.given))
-        # A convolution's channels-last once for all sweeps, else each would copy it.
-        is_as_images = x.dim() == weight.dim() and not x.is_contiguous()
-        self.weight = weight.contiguous(memory_format=_layout.memory_format(x)) if is_as_images else weight
+        self.weight = self.laid_out(weight, x)
         self.like = weight  # the weight gradient's memory, if the kernel can
         return self.maps.forward(self.x, self.weight, bias, self.how)
+
+    def laid_out(self, weight, x):
+        """A convolution's channels-last once for all sweeps over images that are, else each would copy it."""
+        if x.is_contiguous() or x.dim() != weight.dim():
+            return weight
+        return weight.contiguous(memory_format=_layout.memory_format(x))
+
+    def as_given(self, grad, weight):
+        """A gradient of what ``laid_out`` has made of the weight."""
+        return _layout.alike(weight, _of(weight.dtype, grad))[1]
 
     def pullback(self, delta, rows):
         self.delta, x = delta, self.x
@@ -116,7 +125,7 @@ class Layer(Node):
                 self.x[split:] = self.t  # the last that anyone wants of these rows
                 self.grad = self._weight_gradient(self.x)
             grad = self.grad if self.bent is None else self.grad + self.bent
-            received.append((weight, _layout.alike(weight, _of(weight.dtype, grad))[1]))
+            received.append((weight, self.as_given(grad, weight)))
         if bias is not None and bias.requires_grad and (split or self.bent_behind):  # else autograd has no way to it
             grad = self.maps.bias_gradient(self.delta[:split], self.how) if split else torch.zeros_like(bias)
             if self.r is not None:

@@ -43,7 +43,9 @@ class Perceptron(Sweeps):
 
     def __init__(self, before, chain, behind):
         super().__init__()
-        self.before, self.layers, self.behind = before, [layer for layer, _ in chain], behind
+        # Of nodes copies, which nobody tells who reads them: samples come channel by channel.
+        self.before, self.layers = [copy.copy(node) for node in before], [layer for layer, _ in chain]
+        self.behind = behind
         self.slopes = [1.0 if slope is None else slope for _, slope in chain]
         self.bent_behind = [any(slope is not None for _, slope in chain[i:]) for i in range(len(chain))]
         self.flattens = all(isinstance(node.call, nn.Flatten) and node.call.start_dim == 1 for node in before)

@@ -109,13 +109,17 @@ class Program(Sweeps):
         )
 
     def _tell(self):
-        """Tells nodes which values, tangents and δ they alone have, whether something bends behind them, whether anyone
-        wants their J t, and whether that is the last sweep.
+        """Tells nodes who alone reads them, which values, tangents and δ they alone have, whether something bends behind
+        them, whether anyone wants their J t, and whether that is the last sweep.
         """
         readers = [0] * (len(self.steps) + 1)
         for _, reads in self.steps:
             for i in reads:
                 readers[i] += 1
+        for node, reads in self.steps:
+            for i in reads:
+                if i:
+                    self.steps[i - 1][0].reader = node if readers[i] == 1 else None
         alone = [False]  # a value and its tangent
         for node, reads in self.steps:
             node.over_x = alone[reads[0]]

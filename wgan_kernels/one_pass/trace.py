@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from ..rules import activation, conv, linear
+from ..rules import activation, conv
 from . import in_place, perceptron
+from .flatten import Flatten, Matrix
 from .island import Island
 from .nodes import Join, Layer, Linear, Piecewise, Reshape
 from .norm import Norm
@@ -174,7 +175,8 @@ def _node(critic, node):
         if made is not None and len(sources) == 1:
             return made, sources
     elif node.op == "call_method" and node.target in _SHAPES and len(sources) == 1:
-        return Reshape(name, node.target, lambda x: getattr(x, node.target)(*node.args[1:], **node.kwargs)), sources
+        kind = Flatten if node.target == "flatten" and node.args[1:] == (1,) and not node.kwargs else Reshape
+        return kind(name, node.target, lambda x: getattr(x, node.target)(*node.args[1:], **node.kwargs)), sources
     elif node.op == "call_method" and node.target in ("mean", "sum") and len(sources) == 1 and _knows(node.kwargs):
         return Linear(
             name, node.target, lambda x: _within_samples(x, node.target, *node.args[1:], **node.kwargs)
@@ -190,7 +192,7 @@ def _module(name, module):
         if any(attribute in place for place in (vars(module), module._buffers, module._modules)):
             raise Refused(f"{name}: its {attribute} is no parameter of its own")
     if kind is nn.Linear:
-        return Layer(name, module, linear.MAPS, None)
+        return Matrix(name, module)
     if kind in _CONVOLUTIONS and module.padding_mode == "zeros" and not isinstance(module.padding, str):
         how = conv.Geometry(
             stride=module.stride,
@@ -208,7 +210,8 @@ def _module(name, module):
     if kind in (nn.Hardtanh, nn.ReLU6):
         return Piecewise(name, "hardtanh", activation.hardtanh(module.min_val, module.max_val))
     if kind in (nn.Flatten, nn.Unflatten):
-        return Reshape(name, kind.__name__.lower(), module)
+        is_whole = kind is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1)
+        return (Flatten if is_whole else Reshape)(name, kind.__name__.lower(), module)
     if kind is nn.Identity or (
         isinstance(module, nn.modules.dropout._DropoutNd) and not (module.training and module.p)
     ):
@@ -235,7 +238,8 @@ def _function(name, function, args, kwargs):
         slope = args[0] if args else kwargs.get("negative_slope", 0.01)
         return Piecewise(name, "leaky_relu", activation.leaky_relu(slope)) if slope > 0 else None
     if function is torch.flatten:
-        return Reshape(name, "flatten", lambda x: torch.flatten(x, *args, **kwargs))
+        is_whole = args == (1,) and not kwargs
+        return (Flatten if is_whole else Reshape)(name, "flatten", lambda x: torch.flatten(x, *args, **kwargs))
     if function in (operator.mul, operator.truediv) and len(args) == 1 and isinstance(args[0], (int, float)):
         return Linear(name, function.__name__, lambda x: function(x, args[0]))
     if function in (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool2d, F.pixel_unshuffle):

@@ -27,6 +27,7 @@ def test_the_ways_train_alike(example):
     few = data.Images(few.images[:256], few.labels[:256])
     settings = replace(Config(device="cpu", batch_size=8, n_critic=2), precision="float32").resolved()
     plain, ours = example.Plain(settings, few), example.Timed(settings, few)
+    assert all(param.is_contiguous() for param in (*plain.critic.parameters(), *plain.generator.parameters()))
     assert "reference" in type(plain.critic_step).__module__ and "reference" not in type(ours.critic_step).__module__
     for share in (0.0, 0.5):
         plain.share = ours.share = share

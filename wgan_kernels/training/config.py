@@ -65,7 +65,7 @@ class Config:
     critic: Literal[CRITICS] = "compact"
     """The scoring network. For wgan-gp one without BatchNorm: the penalty is about each image's own gradient."""
 
-    iterations: int = 1000
+    iterations: int = 2400
     """Generator updates in all."""
     time_limit: float = math.inf
     """Stop after so many minutes of training, as if --iterations had been reached."""

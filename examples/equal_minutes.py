@@ -5,10 +5,10 @@
 
 The networks, the data, the hyperparameters and the seed are those of ``train_mnist.py``: the learning rate falls with
 the time, to 0 at the end, and a moving average of the generator is judged. The plain loop is the formulas, autograd and
-``torch.optim`` in PyTorch's default memory format, which is what a user writes: once with the same hyperparameters, once
-with those of the paper's algorithm 1, a learning rate of 1e-4 that stays, without an average; and once more in
-channels-last memory, as the steps have it. Each way trains in a process of its own, one after the other, and judging the
-samples does not count. Needs the ``gallery`` extra.
+``torch.optim`` in PyTorch's default memory format, which is what a user writes: once with the same hyperparameters,
+once with those of the paper's algorithm 1, a learning rate of 1e-4 that stays, without an average; and once more in
+channels-last memory, as the steps have it. Each way trains in a process of its own, one after the other, and judging
+the samples does not count. Needs the ``gallery`` extra.
 """
 
 import os

@@ -48,10 +48,12 @@ class Matrix(Layer):
     def turns(self, x):
         """Whether images x come pixel by pixel now: where they lie so, and its weight costs less to turn than they."""
         weight, self.pixels = self.module.weight, None
-        if x.dim() == 4 and weight.dim() == 2 and weight.numel() < x.numel() and x[0].numel() == weight.shape[1]:
-            if _layout.memory_format(x) is torch.channels_last:
-                self.pixels = x.shape[1], x.shape[2] * x.shape[3]
-        return self.pixels is not None
+        if x.dim() != 4 or _layout.memory_format(x) is not torch.channels_last:
+            return False
+        if weight.numel() >= x.numel() or x[0].numel() != weight.shape[1]:
+            return False
+        self.pixels = x.shape[1], x.shape[2] * x.shape[3]
+        return True
 
     def laid_out(self, weight, x):
         return weight if self.pixels is None else weight.unflatten(1, self.pixels).transpose(1, 2).flatten(1)

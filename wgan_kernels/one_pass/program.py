@@ -109,8 +109,8 @@ class Program(Sweeps):
         )
 
     def _tell(self):
-        """Tells nodes who alone reads them, which values, tangents and δ they alone have, whether something bends behind
-        them, whether anyone wants their J t, and whether that is the last sweep.
+        """Tells nodes who alone reads them, which values, tangents and δ they alone have, whether something bends
+        behind them, whether anyone wants their J t, and whether that is the last sweep.
         """
         readers = [0] * (len(self.steps) + 1)
         for _, reads in self.steps:

@@ -95,6 +95,20 @@ def test_in_channels_last_memory_all_sweeps_stay_there(behind, monkeypatch):
     assert all(param.grad.stride() == param.stride() for param in ours.critic.parameters())
 
 
+@pytest.mark.parametrize("memory", [torch.channels_last, torch.contiguous_format])
+def test_without_tuning_samples_are_in_the_memory_of_the_kernels(memory):
+    """As a convolution of PyTorch's gives its result; what comes before one, here pixel_unshuffle, does not know."""
+    layers = nn.PixelUnshuffle(2), nn.Conv2d(4, 8, 3, padding=1), nn.LeakyReLU(), nn.Conv2d(8, 4, 3), nn.Flatten()
+    ours, spec, real, fake = pair(lambda: nn.Sequential(*copy.deepcopy(layers), nn.Linear(16, 1)), (5, 1, 8, 8))
+    for step in (ours, spec):
+        step.critic.to(memory_format=memory)
+    assert_same_update(ours, spec, real, fake)
+    with Convolutions() as seen:
+        ours(real, fake)
+    is_last = [image.is_contiguous(memory_format=torch.channels_last) for image in seen.images]
+    assert is_last == [memory is torch.channels_last] * len(seen.images)
+
+
 def written_over(critic):
     """[(x, δ)] of the piecewise linear operations of its program."""
     nodes = [node for node, _ in wk.CriticStep(critic, None)._program.steps]

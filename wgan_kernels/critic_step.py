@@ -139,7 +139,8 @@ class CriticStep:
         if self._program is None:
             return self._by_autograd
         if not self.tune or not real.is_cpu:
-            return self._by_program
+            is_last = real.dim() == 4 and self._program.is_channels_last()
+            return self._by_program_in_channels_last if is_last else self._by_program
         ways = {"the program": self._by_program, "gradient_penalty and backward": self._by_autograd}
         if real.dim() == 4:
             ways["the program, in channels-last memory"] = self._by_program_in_channels_last

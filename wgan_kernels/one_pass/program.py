@@ -4,6 +4,8 @@ import copy
 
 import torch
 
+from .. import _layout
+
 
 class Refused(Exception):
     """The critic cannot be run as a program; the message names what in it, and why."""
@@ -136,6 +138,12 @@ class Program(Sweeps):
     def suited(self, x):
         """The sweeps for samples like x."""
         return self.perceptron if self.perceptron is not None and self.perceptron.takes(x) else self
+
+    def is_channels_last(self):
+        """Whether a kernel of the critic is in channels-last memory, and with it all that its convolution gives."""
+        weights = (getattr(node.module, "weight", None) for node, _ in self.steps)
+        kernels = (weight for weight in weights if isinstance(weight, torch.Tensor) and weight.dim() == 4)
+        return any(_layout.memory_format(kernel) is torch.channels_last for kernel in kernels)
 
     def copied(self):
         return Program([(copy.copy(node), reads) for node, reads in self.steps])

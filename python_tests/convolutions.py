@@ -1,12 +1,14 @@
 """Convolutions that minimal filtering serves, by it and by PyTorch."""
 
+import contextlib
+
 import pytest
 import torch
 
 from wgan_kernels.rules import _winograd, _winograd_same
 from wgan_kernels.rules.conv import Geometry
 
-NAMES = ("down", "up", "weights")
+NAMES = ("winograd_down", "winograd_up", "winograd_weights")
 
 
 def last(t):
@@ -41,6 +43,14 @@ def ours(x, w, b, delta, how):
 def theirs(x, w, b, delta, how):
     grads = torch.ops.aten.convolution_backward(delta, x, w, None, *how, (True, True, False))
     return [torch.convolution(x, w, b, *how), *grads[:2]]
+
+
+@contextlib.contextmanager
+def calls(*names):
+    """Each of these operators is called within at least once."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        yield
+    assert {f"wgan_kernels::{name}" for name in names} <= {event.key for event in profile.key_averages()}
 
 
 def double(*tensors):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from wgan_kernels import _layout, _native
 from wgan_kernels.rules import _columns
+from wgan_kernels.rules._geometry import size
 from wgan_kernels.rules.conv import MAPS, Geometry
 
 needs_compiled = pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled part: {_native.why_not['cpu']}")
@@ -30,7 +31,7 @@ def convolutions(draw):
     if draw(st.booleans()):
         x, w = (t.contiguous(memory_format=torch.channels_last) for t in (x, w))
     how = Geometry(stride, padding, dilation, transposed, more, 1)
-    assume(_columns.serve(x, w, how) and min(_columns.size(x.shape, w.shape, how)) > 0)
+    assume(_columns.serve(x, w, how) and min(size(x.shape, w.shape, how)) > 0)
     return x, w, how
 
 
@@ -112,4 +113,4 @@ def test_the_size_is_that_of_the_convolution():
     for x, w, how, served in SERVED.values():
         if served:
             expected = torch.convolution(x, torch.empty(w), None, *how).shape[2:]
-            assert _columns.size(x.shape, w, how) == list(expected) and math.prod(expected) > 1
+            assert size(x.shape, w, how) == list(expected) and math.prod(expected) > 1

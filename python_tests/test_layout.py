@@ -23,6 +23,8 @@ ROOMS = [
 OF_CPUS = {
     "batch_norm",
     "columns",
+    "pairs",
+    "pairs_weights",
     "patches",
     "perceptron",
     "perceptron_weights",
@@ -121,7 +123,7 @@ def test_every_family_has_a_reference():
 
 def test_no_room_has_a_kernel_without_an_op():
     for room in ("csrc/math", "csrc/cpu", "csrc/cuda"):
-        shared = {"elements", "host_device", "loops", "products", "rows", "sum", "optimizer", "module"}
+        shared = {"elements", "host_device", "loops", "pairs", "products", "rows", "sum", "optimizer", "module"}
         stems = {path.stem for path in (ROOT / room).iterdir()} - shared
         assert stems - (set() if "cuda" in room else OF_CPUS) == {*STEMS["ops"], *STEMS["optim"]}
 

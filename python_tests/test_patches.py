@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import wgan_kernels as wk
 from wgan_kernels import _dispatch, _native
 from wgan_kernels.rules import _patches
+from wgan_kernels.rules._geometry import size
 from wgan_kernels.rules.conv import MAPS, Geometry
 
 pytestmark = [
@@ -42,7 +43,7 @@ def convolutions(draw):
     torch.manual_seed(draw(st.integers(0, 99)))
     x = torch.randn(draw(st.integers(1, 19)), few, *draw(st.tuples(st.integers(1, 30), st.integers(1, 30))))
     w, b = torch.randn(many, few, *kernel), torch.randn(many) if draw(st.booleans()) else None
-    assume(min(_patches._size(x.shape, w.shape, *how[:3])) > 0)
+    assume(min(size(x.shape, w.shape, how)) > 0)
     delta = torch.randn_like(torch.convolution(x, w, b, *how))
     if draw(st.booleans()):
         x = torch.randn(len(x), 2 * few, *x.shape[2:])[:, ::2]

@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 from . import _layout
 from .rules import conv
+from .rules._autocast import under_autocast
 
 
 class Convolutions(TorchFunctionMode):
@@ -34,10 +35,10 @@ class Convolutions(TorchFunctionMode):
         named = dict(kwargs)
         b, settings = (settings[0], settings[1:]) if settings else (named.pop("bias", None), ())
         how, is_same = conv.geometry(2, func is torch.conv_transpose2d, settings, named)
-        if is_same or torch.is_autocast_enabled("cpu"):
+        if is_same:
             return func(x, *args[1:], **kwargs)
-        run = conv.MAPS.forward if torch.compiler.is_compiling() else conv.conv
-        return run(x, w, b, how)
+        y = under_autocast(conv.MAPS.forward if torch.compiler.is_compiling() else conv.conv, x, w, b, how)
+        return func(x, *args[1:], **kwargs) if y is None else y
 
 
 _CONVOLUTIONS = (torch.conv2d, torch.conv_transpose2d)

@@ -10,6 +10,7 @@ from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 from .rules import attention, batch_norm, norm, pad, pool, prelu, smooth
+from .rules._autocast import under_autocast
 from .rules.activation import absolute, hardsigmoid, hardtanh, leaky_relu, relu
 from .rules.conv import conv, geometry, same
 from .rules.linear import linear
@@ -101,7 +102,7 @@ _DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bo
 def _linear(input, weight, bias=None):
     if input.dim() < 2 or weight.dim() != 2 or input.numel() * weight.shape[0] < _WORTHWHILE:
         return None
-    return _under_autocast(linear, input, weight, bias)
+    return under_autocast(linear, input, weight, bias)
 
 
 def _convolution(dims, transposed):
@@ -121,26 +122,9 @@ def _convolution(dims, transposed):
         if is_same:
             input, padding = same(input, weight, how.dilation)
             how = how._replace(padding=padding)
-        return _under_autocast(conv, input, weight, bias, how)
+        return under_autocast(conv, input, weight, bias, how)
 
     return rule
-
-
-def _under_autocast(layer, input, weight, bias, *how):
-    """layer(input, weight, bias, *how) with the casts of autocast, on the graph; None where the dtypes do not agree."""
-    device = input.device.type
-    is_enabled = torch.is_autocast_enabled(device)
-    if is_enabled:
-        dtype = torch.get_autocast_dtype(device)
-        input, weight, bias = (
-            t if t is None or t.dtype is torch.float64 else t.to(dtype) for t in (input, weight, bias)
-        )
-    if weight.dtype is not input.dtype or (bias is not None and bias.dtype is not input.dtype):
-        return None
-    if not is_enabled:
-        return layer(input, weight, bias, *how)
-    with torch.autocast(device, enabled=False):
-        return layer(input, weight, bias, *how)
 
 
 def _relu(input, inplace=False):

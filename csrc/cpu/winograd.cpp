@@ -9,15 +9,14 @@ namespace {
 
 // A kernel of 4×4 or 3×3 taps as seen from the image that is read, in any memory. From the small one it is turned
 // around.
-template <class T>
 struct Kernel {
-  const T* data;
+  const float* data;
   int64_t in, out, in_stride, out_stride, row, column;
   int taps;
   bool turned;
 
   Kernel(const Tensor& w, bool turned)
-      : data(wgan::data<T>(w)),
+      : data(wgan::data<float>(w)),
         in(w.size(!turned)),
         out(w.size(turned)),
         in_stride(w.stride(!turned)),
@@ -35,8 +34,7 @@ struct Kernel {
 };
 
 // G g Gᵀ of the inputs [begin, end): for each phase points of [out/kPanel, in, kPanel].
-template <class T>
-WGAN_CLONES void kernel_points(const Kernel<T>& w, float* to, int64_t begin, int64_t end) {
+WGAN_CLONES void kernel_points(const Kernel& w, float* to, int64_t begin, int64_t end) {
   for (int64_t n = 0; n < w.out; n += kLanes) {
     for (int64_t k = begin; k < end; ++k) {  // of what is read for 16 outputs the cache has the next inputs too
       for (int phase = 0; phase < kPhases; ++phase) {
@@ -66,12 +64,11 @@ struct KernelPoints : Operands {
   bool turned;
   Tensor points;
 
-  template <class T>
-  KernelPoints(const Kernel<T>& w, const Tensor& like)
+  KernelPoints(const Kernel& w, const Tensor& like)
       : Operands{w.in, w.out},
         taps(w.taps),
         turned(w.turned),
-        points(torch::stable::new_empty(like, {kPhases * Points::size(in * out)}, ScalarType::Float)) {
+        points(torch::stable::new_empty(like, {kPhases * Points::size(in * out)})) {
     float* to = mutable_data<float>(points);
     torch::stable::parallel_for(0, in, 8, [&](int64_t begin, int64_t end) { kernel_points(w, to, begin, end); });
   }
@@ -96,8 +93,7 @@ WGAN_CLONES void multiply(const Block& block, const Points& from, const Points& 
   }
 }
 
-template <class T>
-WGAN_CLONES void large_points(const Block& block, const Padded<T>& large, Padding p, int phase, const Points& points) {
+WGAN_CLONES void large_points(const Block& block, const Padded& large, Padding p, int phase, const Points& points) {
   of_shape(block, [&]<int M, int N>() __attribute__((always_inline)) {
     block.each_tile([&](int64_t i, int64_t image, int64_t row, int64_t column) __attribute__((always_inline)) {
       const Pixels at{2 * row - p.rows + phase / 2, 2 * column - p.columns + phase % 2, 2};
@@ -106,8 +102,7 @@ WGAN_CLONES void large_points(const Block& block, const Padded<T>& large, Paddin
   });
 }
 
-template <class T>
-WGAN_CLONES void small_result(const Block& block, const Points& points, const T* bias, const Images<T>& small) {
+WGAN_CLONES void small_result(const Block& block, const Points& points, const float* bias, const Images<float>& small) {
   of_shape(block, [&]<int M, int N>() __attribute__((always_inline)) {
     block.each_tile([&](int64_t i, int64_t image, int64_t row, int64_t column) __attribute__((always_inline)) {
       from_points<M, N>(points, i * small.channels, bias, small, image, {row, column, 1});
@@ -118,8 +113,7 @@ WGAN_CLONES void small_result(const Block& block, const Points& points, const T*
 // The first row or column of the small image, plus one, that a phase's first pixel of the large one meets.
 int64_t first_of(int q, int64_t padding) { return padding > q ? (padding - q + 1) / 2 : 0; }
 
-template <class T>
-WGAN_CLONES void small_points(const Block& block, const Padded<T>& small, Padding p, const Points& points) {
+WGAN_CLONES void small_points(const Block& block, const Padded& small, Padding p, const Points& points) {
   const int64_t top = first_of(block.phase / 2, p.rows), left = first_of(block.phase % 2, p.columns);
   of_shape(block, [&]<int M, int N>() __attribute__((always_inline)) {
     block.each_tile([&](int64_t i, int64_t image, int64_t row, int64_t column) __attribute__((always_inline)) {
@@ -129,8 +123,7 @@ WGAN_CLONES void small_points(const Block& block, const Padded<T>& small, Paddin
   });
 }
 
-template <class T>
-WGAN_CLONES void large_result(const Block& block, const Points& points, const T* bias, const Images<T>& large,
+WGAN_CLONES void large_result(const Block& block, const Points& points, const float* bias, const Images<float>& large,
                               Padding p) {
   const int rows = block.phase / 2, columns = block.phase % 2;
   const int64_t top = first_of(rows, p.rows), left = first_of(columns, p.columns);
@@ -147,17 +140,18 @@ int64_t result_size(int64_t large, int64_t padding, int64_t taps) {
 }
 
 // large: [B, H, W, large channels] → small: [B, h, w, small channels], the convolution
-template <class T>
-Tensor down(const Tensor& large, const Tensor& w, const std::optional<Tensor>& bias, int64_t rows, int64_t columns) {
+Tensor winograd_down(const Tensor& large, const Tensor& w, std::optional<Tensor> bias, int64_t rows, int64_t columns) {
   const char* op = "winograd_down";
+  check_images(op, "large", large, w, 1);
+  check_channels(op, "bias", bias, w.size(0));
   const int64_t taps = w.size(2), h = result_size(large.size(1), rows, taps);
   const int64_t width = result_size(large.size(2), columns, taps);
   STD_TORCH_CHECK(rows >= 0 && columns >= 0 && h > 0 && width > 0, op, ": no pixel is left");
   Tensor small = torch::stable::new_empty(large, {large.size(0), h, width, w.size(0)});
-  const KernelPoints kernel(Kernel<T>(w, false), large);
-  const Padded<T> from(large);
-  const Images<T> to(mutable_data<T>(small), small);
-  const T* shift = data_or_null<T>(bias);
+  const KernelPoints kernel(Kernel(w, false), large);
+  const Padded from(large);
+  const Images<float> to(mutable_data<float>(small), small);
+  const float* shift = data_or_null<float>(bias);
   std::vector<Block> blocks;
   add_blocks(blocks, 0, large.size(0), Axis(h), Axis(width), kernel.length());
   parallel_jobs(blocks.size(), kernel.scratch(), [&](int64_t b, float* scratch) {
@@ -173,15 +167,17 @@ Tensor down(const Tensor& large, const Tensor& w, const std::optional<Tensor>& b
 }
 
 // small: [B, h, w, small channels] → large: [B, H, W, large channels], the transposed convolution of that size
-template <class T>
-Tensor up(const Tensor& small, const Tensor& w, const std::optional<Tensor>& bias, int64_t height, int64_t width,
-          int64_t rows, int64_t columns) {
-  STD_TORCH_CHECK(rows >= 0 && columns >= 0 && height > 0 && width > 0, "winograd_up: no pixel is left");
+Tensor winograd_up(const Tensor& small, const Tensor& w, std::optional<Tensor> bias, int64_t height, int64_t width,
+                   int64_t rows, int64_t columns) {
+  const char* op = "winograd_up";
+  check_images(op, "small", small, w, 0);
+  check_channels(op, "bias", bias, w.size(1));
+  STD_TORCH_CHECK(rows >= 0 && columns >= 0 && height > 0 && width > 0, op, ": no pixel is left");
   Tensor large = torch::stable::new_empty(small, {small.size(0), height, width, w.size(1)});
-  const KernelPoints kernel(Kernel<T>(w, true), small);
-  const Padded<T> from(small);
-  const Images<T> to(mutable_data<T>(large), large);
-  const T* shift = data_or_null<T>(bias);
+  const KernelPoints kernel(Kernel(w, true), small);
+  const Padded from(small);
+  const Images<float> to(mutable_data<float>(large), large);
+  const float* shift = data_or_null<float>(bias);
   std::vector<Block> blocks;
   for (int phase = 0; phase < kPhases; ++phase) {
     const auto pixels = [](int q, int64_t size, int64_t padding) {
@@ -199,19 +195,6 @@ Tensor up(const Tensor& small, const Tensor& w, const std::optional<Tensor>& bia
     large_result(block, written, shift, to, {rows, columns});
   });
   return large;
-}
-
-Tensor winograd_down(const Tensor& large, const Tensor& w, std::optional<Tensor> bias, int64_t rows, int64_t columns) {
-  check_images("winograd_down", "large", large, w, 1);
-  check_channels("winograd_down", "bias", bias, w.size(0), w.scalar_type());
-  return of_element(w.scalar_type(), [&]<class T>() { return down<T>(large, w, bias, rows, columns); });
-}
-
-Tensor winograd_up(const Tensor& small, const Tensor& w, std::optional<Tensor> bias, int64_t height, int64_t width,
-                   int64_t rows, int64_t columns) {
-  check_images("winograd_up", "small", small, w, 0);
-  check_channels("winograd_up", "bias", bias, w.size(1), w.scalar_type());
-  return of_element(w.scalar_type(), [&]<class T>() { return up<T>(small, w, bias, height, width, rows, columns); });
 }
 
 }  // namespace

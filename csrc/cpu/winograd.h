@@ -55,33 +55,32 @@ struct Images {
 };
 
 // To read from, with zeros around each.
-template <class T>
 struct Padded {
-  Images<const T> images;
+  Images<const float> images;
   Tensor zeros;
-  const T* outside;
+  const float* outside;
 
   Padded(const Tensor& of)
-      : images(wgan::data<T>(of), of),
+      : images(wgan::data<float>(of), of),
         zeros(torch::stable::new_zeros(of, {of.size(3)})),
-        outside(wgan::data<T>(zeros)) {}
+        outside(wgan::data<float>(zeros)) {}
 
-  [[gnu::always_inline]] const T* pixel(int64_t image, int64_t y, int64_t x) const {
-    const T* p = images.pixel(image, y, x);
+  [[gnu::always_inline]] const float* pixel(int64_t image, int64_t y, int64_t x) const {
+    const float* p = images.pixel(image, y, x);
     return p ? p : outside;
   }
 };
 
 inline void check_images(const char* op, const char* name, const Tensor& t, const Tensor& w, int channels) {
-  const ScalarType type = t.scalar_type();
-  STD_TORCH_CHECK(
-      t.dim() == 4 && t.is_contiguous() && t.is_cpu() && (type == ScalarType::Float || type == ScalarType::BFloat16),
-      op, ": ", name, " must be contiguous [B, rows, columns, channels] of float32 or bfloat16 on the CPU");
+  STD_TORCH_CHECK(t.dim() == 4 && t.is_contiguous() && t.is_cpu() && t.scalar_type() == ScalarType::Float, op, ": ",
+                  name, " must be contiguous [B, rows, columns, channels] of float32 on the CPU");
   STD_TORCH_CHECK(w.dim() == 4 && (w.size(2) == 4 || w.size(2) == 3) && w.size(3) == w.size(2) &&
-                      w.scalar_type() == type && w.is_cpu() && w.size(0) % kPanel == 0 && w.size(1) % kPanel == 0 &&
-                      w.numel() > 0,
-                  op, ": w must be [small channels, large channels, 4, 4] or [.., 3, 3] of the dtype of ", name,
-                  " on the CPU, channels in multiples of ", kPanel);
+                      w.scalar_type() == ScalarType::Float && w.is_cpu() && w.size(0) % kPanel == 0 &&
+                      w.size(1) % kPanel == 0 && w.numel() > 0,
+                  op,
+                  ": w must be [small channels, large channels, 4, 4] or [.., 3, 3] of float32 on the CPU, channels in "
+                  "multiples of ",
+                  kPanel);
   STD_TORCH_CHECK(t.size(3) == w.size(channels), op, ": ", name, " has other channels than w");
 }
 
@@ -173,10 +172,10 @@ struct Pixels {
 };
 
 // Bᵀ d B of a tile with M×N outputs, from element `first` of each point on.
-template <int M, int N, class T>
-[[gnu::always_inline]] inline void to_points(const Padded<T>& from, int64_t image, const Pixels& at,
-                                             const Points& points, int64_t first) {
-  const T* pixel[M + 1][N + 1];
+template <int M, int N>
+[[gnu::always_inline]] inline void to_points(const Padded& from, int64_t image, const Pixels& at, const Points& points,
+                                             int64_t first) {
+  const float* pixel[M + 1][N + 1];
   WGAN_UNROLL for (int i = 0; i <= M; ++i) {
     WGAN_UNROLL for (int j = 0; j <= N; ++j) {
       pixel[i][j] = from.pixel(image, at.row + i * at.step, at.column + j * at.step);
@@ -185,7 +184,7 @@ template <int M, int N, class T>
   for (int64_t c = 0; c < from.images.channels; c += kLanes) {
     Vector d[M + 1][N + 1], half[math::kPoints][N + 1], row[math::kPoints];
     WGAN_UNROLL for (int i = 0; i <= M; ++i) {
-      WGAN_UNROLL for (int j = 0; j <= N; ++j) read(pixel[i][j] + c, d[i][j]);
+      WGAN_UNROLL for (int j = 0; j <= N; ++j) d[i][j] = vector_at(pixel[i][j] + c);
     }
     WGAN_UNROLL for (int j = 0; j <= N; ++j) math::winograd_data<M>(&d[0][j], N + 1, &half[0][j], N + 1);
     WGAN_UNROLL for (int i = 0; i < math::kPoints; ++i) {
@@ -199,10 +198,10 @@ template <int M, int N, class T>
 }
 
 // Aᵀ p A, and a bias where there is one.
-template <int M, int N, class T>
-[[gnu::always_inline]] inline void from_points(const Points& points, int64_t first, const T* bias, const Images<T>& to,
-                                               int64_t image, const Pixels& at) {
-  T* pixel[M][N];
+template <int M, int N>
+[[gnu::always_inline]] inline void from_points(const Points& points, int64_t first, const float* bias,
+                                               const Images<float>& to, int64_t image, const Pixels& at) {
+  float* pixel[M][N];
   WGAN_UNROLL for (int i = 0; i < M; ++i) {
     WGAN_UNROLL for (int j = 0; j < N; ++j) {
       pixel[i][j] = to.pixel(image, at.row + i * at.step, at.column + j * at.step);
@@ -223,11 +222,11 @@ template <int M, int N, class T>
       }
     }
     Vector shift = {};
-    if (bias) read(bias + c, shift);
+    if (bias) shift = vector_at(bias + c);
     WGAN_UNROLL for (int i = 0; i < M; ++i) {
       math::winograd_outputs<N>(half[i], 1, row, 1);
       WGAN_UNROLL for (int j = 0; j < N; ++j) {
-        if (pixel[i][j]) write(row[j] + shift, pixel[i][j] + c);
+        if (pixel[i][j]) vector_at(pixel[i][j] + c) = row[j] + shift;
       }
     }
   }

@@ -71,7 +71,7 @@ WGAN_CLONES void kernel_points(const Kernel& w, const Points& points, int64_t be
   }
 }
 
-WGAN_CLONES void read_points(const Tiles& tiles, const Padded<float>& from, Padding p, const Points& points) {
+WGAN_CLONES void read_points(const Tiles& tiles, const Padded& from, Padding p, const Points& points) {
   tiles.each([&](int64_t i, int64_t image, int64_t row, int64_t column) __attribute__((always_inline)) {
     to_points<3, 3>(from, image, {row - p.rows, column - p.columns, 1}, points, i * from.images.channels);
   });
@@ -135,7 +135,7 @@ Tensor winograd_same(const Tensor& x, const Tensor& w, std::optional<Tensor> bia
   Tensor of_kernel = torch::stable::new_empty(x, {Points::size(in * out)});
   const Points taps(mutable_data<float>(of_kernel), in * out);
   torch::stable::parallel_for(0, in, 8, [&](int64_t begin, int64_t end) { kernel_points(kernel, taps, begin, end); });
-  const Padded<float> from(x);
+  const Padded from(x);
   const Images<float> to(mutable_data<float>(y), y);
   const float* shift = data_or_null<float>(bias);
   const Operands operands{in, out};
@@ -154,8 +154,8 @@ constexpr int64_t kLength = 48;  // tiles of a block of the weight gradient
 
 // Of tiles the points of the channels [first, first + width) that are read, as panels [point, width/kPanel, kLength,
 // kPanel], and of the output gradient, [point, kLength, channels].
-WGAN_CLONES void gradient_points(const Tiles& tiles, const Padded<float>& x, const Padded<float>& delta, Padding p,
-                                 int64_t first, int64_t width, float* of_x, float* of_delta) {
+WGAN_CLONES void gradient_points(const Tiles& tiles, const Padded& x, const Padded& delta, Padding p, int64_t first,
+                                 int64_t width, float* of_x, float* of_delta) {
   tiles.each([&](int64_t t, int64_t image, int64_t y, int64_t column) __attribute__((always_inline)) {
     const float *in[kPoints][kPoints], *out[2][2];
     WGAN_UNROLL for (int i = 0; i < kPoints; ++i) {
@@ -240,7 +240,7 @@ Tensor winograd_same_weights(const Tensor& x, const Tensor& delta, const Tensor&
   check_kernel(op, w);
   STD_TORCH_CHECK(x.size(0) == delta.size(0) && rows >= 0 && columns >= 0, op, ": batches differ");
   Tensor result = torch::stable::empty_like(w);
-  const Padded<float> from(x), of(delta);
+  const Padded from(x), of(delta);
   const int64_t in = w.size(1), out = w.size(0), width = in % 64 == 0 && in > 64 && out <= 128 ? 64 : kPanel;
   const int64_t tiles = x.size(0) * ((delta.size(1) + 1) / 2) * ((delta.size(2) + 1) / 2);
   const int64_t of_x = kProducts * kLength * width, of_delta = kProducts * kLength * out;

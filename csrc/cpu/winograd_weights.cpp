@@ -29,13 +29,13 @@ template <int I, int N, int kColumns, class F, class G>
 
 // Of both images, row I of the points of a block's tiles: of a phase and a slice of the large one's channels as panels
 // [point, channels/kPanel, length, kPanel], of the small one's as [point, length, channels].
-template <int I, class T>
-WGAN_CLONES void points_of_row(const Block& block, const Padded<T>& large, const Padded<T>& small, const Slice& slice,
+template <int I>
+WGAN_CLONES void points_of_row(const Block& block, const Padded& large, const Padded& small, const Slice& slice,
                                float* of_large, float* of_small, int64_t length) {
   of_shape(block, [&]<int M, int N>() __attribute__((always_inline)) {
     if constexpr (M == 2 && I == math::kMinus) return;
     block.each_tile([&](int64_t t, int64_t image, int64_t y, int64_t x) __attribute__((always_inline)) {
-      const T *in[M + 1][N + 1], *out[M][N];
+      const float *in[M + 1][N + 1], *out[M][N];
       WGAN_UNROLL for (int i = 0; i <= M; ++i) {
         WGAN_UNROLL for (int j = 0; j <= N; ++j) {
           in[i][j] = large.pixel(image, 2 * (y + i) + slice.top, 2 * (x + j) + slice.left);
@@ -45,7 +45,7 @@ WGAN_CLONES void points_of_row(const Block& block, const Padded<T>& large, const
       for (int64_t c = 0; c < slice.channels; c += kLanes) {
         const auto down = [&](int64_t j, Vector(&p)[kPoints]) __attribute__((always_inline)) {
           Vector d[M + 1];
-          WGAN_UNROLL for (int i = 0; i <= M; ++i) read(in[i][j] + slice.first + c, d[i]);
+          WGAN_UNROLL for (int i = 0; i <= M; ++i) d[i] = vector_at(in[i][j] + slice.first + c);
           math::winograd_data<M>(d, 1, p, 1);
         };
         const auto across = [](const Vector* d, Vector* p)
@@ -57,7 +57,7 @@ WGAN_CLONES void points_of_row(const Block& block, const Padded<T>& large, const
       for (int64_t c = 0; c < channels; c += kLanes) {
         const auto down = [&](int64_t j, Vector(&p)[kPoints]) __attribute__((always_inline)) {
           Vector d[M];
-          WGAN_UNROLL for (int i = 0; i < M; ++i) read(out[i][j] + c, d[i]);
+          WGAN_UNROLL for (int i = 0; i < M; ++i) d[i] = vector_at(out[i][j] + c);
           math::winograd_deltas<M>(d, 1, p, 1);
         };
         const auto across = [](const Vector* d, Vector* p)
@@ -82,15 +82,13 @@ WGAN_CLONES void add_products(const Block& block, int row, const Zeros& zeros, c
 
 // Gᵀ p G: points [phase, slice, point, small, width] → w [small, large, taps, taps] in any memory, of small channels
 // [begin, end).
-template <class T>
 struct Taps {
-  T* data;
+  float* data;
   int64_t small, large, row, column;  // strides
   int taps;
 };
 
-template <class T>
-WGAN_CLONES void taps_of_points(float* points, int64_t small, int64_t large, int64_t width, const Taps<T>& w,
+WGAN_CLONES void taps_of_points(float* points, int64_t small, int64_t large, int64_t width, const Taps& w,
                                 int64_t begin, int64_t end) {
   for (int64_t k = begin; k < end; ++k) {
     for (int64_t n = 0; n < large; n += kLanes) {
@@ -111,7 +109,7 @@ WGAN_CLONES void taps_of_points(float* points, int64_t small, int64_t large, int
           WGAN_UNROLL for (int j = 0; j < 2; ++j) {
             const int y = phase / 2 + 2 * i, x = phase % 2 + 2 * j;
             if (y >= w.taps || x >= w.taps) continue;
-            T* to = w.data + k * w.small + n * w.large + y * w.row + x * w.column;
+            float* to = w.data + k * w.small + n * w.large + y * w.row + x * w.column;
             write_strided(g[j], w.large, to);
           }
         }
@@ -124,16 +122,19 @@ constexpr int64_t kLength = 48;  // tiles whose points of one row lie in a core'
 
 // large: [B, H, W, large channels]; small: [B, h, w, small channels] → like w: Σ over pixels, the weight gradient of
 // the convolution for an output gradient `small`, and of the transposed one of `small` for `large`
-template <class T>
-Tensor weights(const Tensor& large, const Tensor& small, const Tensor& w, int64_t rows, int64_t columns) {
+Tensor winograd_weights(const Tensor& large, const Tensor& small, const Tensor& w, int64_t rows, int64_t columns) {
+  const char* op = "winograd_weights";
+  check_images(op, "large", large, w, 1);
+  check_images(op, "small", small, w, 0);
+  STD_TORCH_CHECK(large.size(0) == small.size(0) && rows >= 0 && columns >= 0, op, ": batches differ");
   Tensor result = torch::stable::empty_like(w);
-  const Taps<T> taps{mutable_data<T>(result), result.stride(0), result.stride(1),
-                     result.stride(2),        result.stride(3), static_cast<int>(w.size(2))};
-  const Padded<T> from(large), of(small);
+  const Taps taps{mutable_data<float>(result), result.stride(0), result.stride(1), result.stride(2), result.stride(3),
+                  static_cast<int>(w.size(2))};
+  const Padded from(large), of(small);
   const int64_t in = from.images.channels, out = of.images.channels;
   const int64_t width = in % 64 == 0 && out <= 128 ? 64 : kPanel, slices = in / width;
   // for each phase and slice points of [small channels, width]
-  Tensor sums = torch::stable::new_zeros(large, {kPhases * slices * Points::size(out * width)}, ScalarType::Float);
+  Tensor sums = torch::stable::new_zeros(large, {kPhases * slices * Points::size(out * width)});
   float* parts = mutable_data<float>(sums);
   std::vector<Block> blocks;
   add_blocks(blocks, 0, small.size(0), Axis(of.images.rows), Axis(of.images.columns), kLength);
@@ -143,7 +144,7 @@ Tensor weights(const Tensor& large, const Tensor& small, const Tensor& w, int64_
     const Slice slice{phase / 2 - rows, phase % 2 - columns, job % slices * width, width};
     const Points part(parts + job * Points::size(out * width), out * width);
     const Zeros zeros(taps.taps, static_cast<int>(phase), false);
-    constexpr std::array points = {points_of_row<0, T>, points_of_row<1, T>, points_of_row<2, T>, points_of_row<3, T>};
+    constexpr std::array points = {points_of_row<0>, points_of_row<1>, points_of_row<2>, points_of_row<3>};
     for (const Block& block : blocks) {
       for (int row = 0; row < kPoints; ++row) {
         if (!block.has(row * kPoints) || zeros.has(row * kPoints)) continue;
@@ -155,14 +156,6 @@ Tensor weights(const Tensor& large, const Tensor& small, const Tensor& w, int64_
   torch::stable::parallel_for(
       0, out, 8, [&](int64_t begin, int64_t end) { taps_of_points(parts, out, in, width, taps, begin, end); });
   return result;
-}
-
-Tensor winograd_weights(const Tensor& large, const Tensor& small, const Tensor& w, int64_t rows, int64_t columns) {
-  const char* op = "winograd_weights";
-  check_images(op, "large", large, w, 1);
-  check_images(op, "small", small, w, 0);
-  STD_TORCH_CHECK(large.size(0) == small.size(0) && rows >= 0 && columns >= 0, op, ": batches differ");
-  return of_element(w.scalar_type(), [&]<class T>() { return weights<T>(large, small, w, rows, columns); });
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import _dispatch, _library
+from ._geometry import size
 
 FEW = 4
 
@@ -48,7 +49,8 @@ def serve(x, w, how):
     and the input gradient of a 4×4 kernel of stride 2 to 1 channel 4.5 and 0.8, to 3 channels 2.9 and 1.4, 4: 3.0 and
     1.9, 6: 3.1 and 2.7; of 16 images of 64×64 to 8: 4.8 and 7.3.
     """
-    return x.is_cpu and x.dtype in (torch.float32, torch.float64) and _suits(x.shape, w.shape, how)
+    suits = _suits.__wrapped__ if torch.compiler.is_compiling() else _suits  # of what is kept, a compiler warns
+    return x.is_cpu and x.dtype in (torch.float32, torch.float64) and suits(x.shape, w.shape, how)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -61,12 +63,6 @@ def _suits(images, kernel, how):
     if kernel[0] > FEW or taps == 1 or set(how.stride) != {1} or min(_fold(kernel, how)[2]) < 0:
         return False
     return 2 * math.prod(size(images, kernel, how)) >= math.prod(images[2:])  # else most columns would be for nothing
-
-
-def size(images, kernel, how):
-    """[height, width] of the result of a convolution with stride 1, or of a transposed one; of shapes."""
-    axes = zip(images[2:], *_fold(kernel, how), how.output_padding, strict=True)
-    return [(n - 1) * stride - 2 * pad + d * (k - 1) + 1 + more for n, k, d, pad, stride, more in axes]
 
 
 def forward(x, w, size, how):

@@ -14,21 +14,15 @@ import math
 import torch
 
 from .. import _dispatch, _library
-from . import _winograd
+from ._geometry import PANEL, along, from_pixels, pixels, row, size, takes
 
 FEW = 4  # channels
-PANEL = 32  # channels of the result come in multiples of it
 _MOST = {torch.float32: 36, torch.bfloat16: 25}  # entries of a patch, up to which PyTorch's kernels are slower
 
 
-def _size(images, kernel, stride, padding, dilation):
-    """[height, width] of the result, of shapes."""
-    axes = zip(images[2:], kernel[2:], stride, padding, dilation, strict=True)
-    return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes]
-
-
 def _forward_fake(x, w, bias, geometry):
-    return x.new_empty(len(x), *_size(x.shape, w.shape, geometry[:2], geometry[2:4], geometry[4:]), len(w))
+    axes = zip(x.shape[2:], w.shape[2:], geometry[:2], geometry[2:4], geometry[4:], strict=True)
+    return x.new_empty(len(x), *(along(*axis) for axis in axes), len(w))
 
 
 _library.define_compiled(
@@ -57,7 +51,7 @@ def serve(x, w, how):
         16, 3 of 64×64 to 64, 4×4 of stride 2   0.28 0.28 (0.30 0.26), not taken
         1, the same                             0.05 0.07 (0.05 0.07), not taken
     """
-    if not _winograd.takes(x, w, _MOST) or not _suits(x.shape, w.shape, how, _MOST[x.dtype]):
+    if not takes(x, w, _MOST) or not _suits(x.shape, w.shape, how, _MOST[x.dtype]):
         return False
     return x.stride(1) == 1 and _dispatch.has_wide_vectors() and _dispatch.takes_compiled(x.device)
 
@@ -68,17 +62,16 @@ def _suits(images, kernel, how, most):
         return False
     if kernel[0] % PANEL or not 1 < math.prod(kernel[1:]) <= most or min(images) < 1:
         return False
-    return min(_size(images, kernel, how.stride, how.padding, how.dilation)) > 0
+    return min(size(images, kernel, how)) > 0
 
 
 def forward(x, w, b, how):
-    b = b if b is None else b.contiguous()
-    return _operators.patches_forward(x, w, b, _geometry(how)).permute(0, 3, 1, 2)
+    return from_pixels(_operators.patches_forward(x, w, row(b), _numbers(how)))
 
 
 def weight_gradient(x, delta, w, how):
-    return _operators.patches_weights(x, delta.permute(0, 2, 3, 1).contiguous(), w, _geometry(how))
+    return _operators.patches_weights(x, pixels(delta), w, _numbers(how))
 
 
-def _geometry(how):
+def _numbers(how):
     return [*how.stride, *how.padding, *how.dilation]

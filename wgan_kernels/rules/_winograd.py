@@ -13,26 +13,20 @@ import functools
 
 import torch
 
-from .. import _dispatch, _library
+from .. import _library
+from ._geometry import along, from_pixels, has_panels, is_fast, pixels, row, size, takes
 
-PANEL = 32  # the kernels take channels in multiples of it
 # The direct kernel's multiplications for one of ours, from which on the rest that we do is paid for, by a kernel's size
 # and by what is made: see ``gain`` and ``serve``.
 _EVIDENTLY = {
     4: {"small": 1.45, "large": 1.45, "weights": 1.45},
     3: {"small": 1.37, "large": 1.1, "weights": 1.1},
 }
-_FEW = 64 * 128  # pairs of channels, up to which PyTorch's gradients of bfloat16 are slower
 
 
 def _down_fake(large, w, bias, rows, columns):
-    size = map(_smaller, large.shape[1:3], (rows, columns), w.shape[2:])
-    return large.new_empty(len(large), *size, len(w))
-
-
-def _smaller(pixels, padding, taps):
-    """Of an axis."""
-    return (pixels + 2 * padding - taps) // 2 + 1
+    axes = zip(large.shape[1:3], w.shape[2:], (rows, columns), strict=True)
+    return large.new_empty(len(large), *(along(n, taps, 2, p) for n, taps, p in axes), len(w))
 
 
 def _up_fake(small, w, bias, height, width, rows, columns):
@@ -76,27 +70,12 @@ def serve(x, w, how, sweep):
         64, 32 of 14×14 to 64 of 7×7      0.30  0.23   0.41  0.26       0.34  0.30
         64, 64 of 16×16 to 128 of 8×8     1.29  1.17   1.44  1.33       1.67  1.27
         192, 64 of 7×7 to 128 of 4×4      0.76  0.79   1.09  0.59       1.14  0.91
-
-    bfloat16, whose products are taken in float32 here, where there are instructions for them, likewise::
-
-        4×4:
-        192, 32 of 14×14 to 64 of 7×7     0.81  0.99   1.74  1.06       2.15  1.54
-        64, 64 of 14×14 to 128 of 7×7     1.53  1.75   1.83  1.57       3.40  2.37
-        48, 128 of 16×16 to 256 of 8×8    4.16  5.43   4.72  5.04       6.78  7.23
-        3×3:
-        192, 64 of 7×7 to 128 of 4×4      0.60  0.89   0.88  0.68       1.62  1.17
-        64, 128 of 28×28 to 128 of 14×14  5.30  7.04   6.08  7.40       8.00 10.66
     """
-    if not takes(x, w, _DTYPES) or (x.dtype is torch.bfloat16 and torch.cpu._is_amx_tile_supported()):
-        return False
-    return _suits(x.shape, w.shape, how, sweep, x.dtype is torch.bfloat16) and is_fast(x)
-
-
-_DTYPES = (torch.float32, torch.bfloat16)
+    return takes(x, w, (torch.float32,)) and _suits(x.shape, w.shape, how, sweep) and is_fast(x)
 
 
 @functools.lru_cache(maxsize=1024)
-def _suits(images, kernel, how, sweep, is_narrow):
+def _suits(images, kernel, how, sweep):
     """Kept, as those of the other ways: asked at every convolution of a penalty, they took a fiftieth of its time."""
     if kernel[2:] not in ((4, 4), (3, 3)) or how.stride != (2, 2) or not has_panels(images, kernel, how):
         return False
@@ -104,28 +83,7 @@ def _suits(images, kernel, how, sweep, is_narrow):
         return False
     smaller = images[2:] if how.transposed else size(images, kernel, how)
     made = "weights" if sweep == "weights" else "large" if (sweep == "forward") == how.transposed else "small"
-    if is_narrow and (made == "small" or kernel[0] * kernel[1] > _FEW):
-        return False
     return gain(images[0], *smaller, kernel[2]) >= _EVIDENTLY[kernel[2]][made]
-
-
-def takes(x, w, dtypes=(torch.float32,)):
-    """Whether there are kernels for tensors like these."""
-    return x.is_cpu and x.dtype in dtypes and w.dtype is x.dtype and not torch.compiler.is_compiling()
-
-
-def has_panels(images, kernel, how):
-    """Whether channels come in multiples, of any samples, and nothing is skipped; of shapes."""
-    if len(images) != 4 or how.dilation != (1, 1) or how.groups != 1 or not images[0]:
-        return False
-    return not kernel[0] % PANEL and not kernel[1] % PANEL and images[1] == kernel[not how.transposed]
-
-
-def is_fast(x):
-    """Whether they run here, and x lies as they want it."""
-    if not _dispatch.has_wide_vectors() or not _dispatch.takes_compiled(x.device):
-        return False
-    return x.is_contiguous(memory_format=torch.channels_last)
 
 
 def gain(batch, height, width, taps=4):
@@ -157,26 +115,9 @@ def weight_gradient(x, delta, w, how):
     return _operators.winograd_weights(pixels(large), pixels(small), w, *how.padding)
 
 
-def size(images, kernel, how):
-    """[height, width] of the result, of shapes."""
-    axes = zip(images[2:], kernel[2:], how.padding, how.output_padding, strict=True)
-    if how.transposed:
-        return [2 * (n - 1) - 2 * p + taps + more for n, taps, p, more in axes]
-    return [_smaller(n, p, taps) for n, taps, p, _ in axes]
-
-
 def _to_small(large, w, b, how):
-    return _operators.winograd_down(pixels(large), w, row(b), *how.padding).permute(0, 3, 1, 2)
+    return from_pixels(_operators.winograd_down(pixels(large), w, row(b), *how.padding))
 
 
 def _to_large(small, w, b, size, how):
-    return _operators.winograd_up(pixels(small), w, row(b), *size, *how.padding).permute(0, 3, 1, 2)
-
-
-def pixels(x):
-    """x as [B, rows, columns, channels], contiguous."""
-    return x.permute(0, 2, 3, 1).contiguous()
-
-
-def row(b):
-    return b if b is None else b.contiguous()
+    return from_pixels(_operators.winograd_up(pixels(small), w, row(b), *size, *how.padding))

@@ -8,7 +8,7 @@ import functools
 import torch
 
 from .. import _library
-from . import _winograd
+from ._geometry import from_pixels, has_panels, is_fast, pixels, row, size, takes
 
 # The direct kernel's multiplications for one of ours, from which on the rest that we do is paid for, and the channels
 # that are read for it, of which each core takes 32.
@@ -44,17 +44,17 @@ def serve(x, w, how, sweep):
         64, 32 to 32, 28×28        2.45  1.95   2.72  1.87       3.22  5.44, not taken
         64, 64 to 128, 7×7         1.07  0.76   1.05  0.76       0.99  1.23, not taken
     """
-    return _winograd.takes(x, w) and _suits(x.shape, w.shape, how, sweep) and _winograd.is_fast(x)
+    return takes(x, w, (torch.float32,)) and _suits(x.shape, w.shape, how, sweep) and is_fast(x)
 
 
 @functools.lru_cache(maxsize=1024)
 def _suits(images, kernel, how, sweep):
     if kernel[2:] != (3, 3) or how.stride != (1, 1) or how.transposed or not {*how.padding} <= {0, 1, 2}:
         return False
-    if not _winograd.has_panels(images, kernel, how) or min(size(images, how)) < 1:
+    if not has_panels(images, kernel, how) or min(size(images, kernel, how)) < 1:
         return False
     evident, channels = _EVIDENTLY[sweep]
-    return kernel[1] >= channels and gain(images[0], *size(images, how)) >= evident
+    return kernel[1] >= channels and gain(images[0], *size(images, kernel, how)) >= evident
 
 
 def gain(batch, height, width):
@@ -66,23 +66,14 @@ def gain(batch, height, width):
     return 9 * batch * height * width / (16 * tiles + 16 * 30)
 
 
-def size(images, how):
-    """[height, width] of the result, of shapes."""
-    return [n + 2 * p - 2 for n, p in zip(images[2:], how.padding, strict=True)]
-
-
 def forward(x, w, b, how):
-    return _images(_operators.winograd_same(_winograd.pixels(x), w, _winograd.row(b), False, *how.padding))
+    return from_pixels(_operators.winograd_same(pixels(x), w, row(b), False, *how.padding))
 
 
 def pullback(delta, w, x, how):
     around = (2 - p for p in how.padding)
-    return _images(_operators.winograd_same(_winograd.pixels(delta), w, None, True, *around))
+    return from_pixels(_operators.winograd_same(pixels(delta), w, None, True, *around))
 
 
 def weight_gradient(x, delta, w, how):
-    return _operators.winograd_same_weights(_winograd.pixels(x), _winograd.pixels(delta), w, *how.padding)
-
-
-def _images(y):
-    return y.permute(0, 3, 1, 2)
+    return _operators.winograd_same_weights(pixels(x), pixels(delta), w, *how.padding)

@@ -6,27 +6,16 @@ feature map (pytorch#22577).
 """
 
 import functools
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 from .. import _layout
-from . import _columns, _patches, _winograd, _winograd_same
+from . import _columns, _pairs, _patches, _winograd, _winograd_same
+from ._geometry import Geometry, size
 from .bilinear import Maps, bilinear
 
 _backward = torch.ops.aten.convolution_backward.default
-
-
-class Geometry(NamedTuple):
-    """What a convolution is decided by, beside its arguments; each tuple has one entry per spatial dimension."""
-
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    transposed: bool
-    output_padding: tuple[int, ...]
-    groups: int
 
 
 def geometry(dims, transposed, settings, named):
@@ -69,27 +58,27 @@ def same(x, w, dilation):
     return x, tuple(m // 2 for m in missing)
 
 
-def _filtering(x, w, how, sweep):
-    """The minimal filtering that serves a sweep, if one does."""
-    if w.dim() == 4 and 3 <= w.shape[3] <= 4:
-        way = _winograd_same if how.stride == (1, 1) else _winograd
-        return way if way.serve(x, w, how, sweep) else None
-    return None
+def _by_panels(x, w, how, sweep):
+    """The way that serves a sweep over a convolution of many channels, if one does."""
+    if w.dim() != 4:
+        return None
+    way = _pairs if x.dtype is torch.bfloat16 else _winograd_same if how.stride == (1, 1) else _winograd
+    return way if way.serve(x, w, how, sweep) else None
 
 
 def _forward(x, w, b, how):
-    if way := _filtering(x, w, how, "forward"):
+    if way := _by_panels(x, w, how, "forward"):
         return way.forward(x, w, b, how)
     if _patches.serve(x, w, how):
         return _patches.forward(x, w, b, how)
     if not _columns.serve(x, w, how):
         return torch.convolution(x, w, b, *how)
-    y = _layout.alike(x, _columns.forward(x, w, _columns.size(x.shape, w.shape, how), how))[1]
+    y = _layout.alike(x, _columns.forward(x, w, size(x.shape, w.shape, how), how))[1]
     return y if b is None else y + b.view(-1, 1, 1)
 
 
 def _pullback(delta, w, x, how):
-    if way := _filtering(x, w, how, "pullback"):
+    if way := _by_panels(x, w, how, "pullback"):
         return way.pullback(delta, w, x, how)
     to_few = how._replace(transposed=True)
     if not how.transposed and _columns.serve(delta, w, to_few):
@@ -104,7 +93,7 @@ _LARGE = 2
 
 def _weight_gradient(x, delta, w, how):
     """In the memory of w where that costs nothing. Of w itself nothing is read."""
-    if way := _filtering(x, w, how, "weights"):
+    if way := _by_panels(x, w, how, "weights"):
         return way.weight_gradient(x, delta, w, how)
     if _patches.serve(x, w, how):
         return _patches.weight_gradient(x, delta, w, how)
@@ -121,7 +110,7 @@ def _bias_gradient(delta, how):
 
 
 def _gradients(x, delta, w, how, asked):
-    if _filtering(x, w, how, "pullback") or _filtering(x, w, how, "weights"):
+    if _by_panels(x, w, how, "pullback") or _by_panels(x, w, how, "weights"):
         return (
             _pullback(delta, w, x, how) if asked[0] else None,
             _weight_gradient(x, delta, w, how) if asked[1] else None,

@@ -95,6 +95,12 @@ def wide_vectors(monkeypatch):
 
 
 @pytest.fixture
+def pairs(monkeypatch):
+    """Products of pairs are served, even where AMX is there, with which PyTorch's kernels are faster."""
+    monkeypatch.setattr(sys.modules["wgan_kernels.rules._pairs"], "has_instruction", lambda: True)
+
+
+@pytest.fixture
 def cli():
     """``python -m benchmarks``, in this process."""
     from benchmarks.__main__ import main

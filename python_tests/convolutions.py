@@ -1,14 +1,22 @@
-"""Convolutions that minimal filtering serves, by it and by PyTorch."""
+"""Convolutions that kernels of our own serve, by them and by PyTorch."""
 
 import contextlib
 
 import pytest
 import torch
 
+from wgan_kernels import _native
 from wgan_kernels.rules import _winograd, _winograd_same
 from wgan_kernels.rules.conv import Geometry
 
 NAMES = ("winograd_down", "winograd_up", "winograd_weights")
+
+
+OF_PAIRS = [
+    pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled part: {_native.why_not['cpu']}"),
+    pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="needs a processor with AVX-512 BF16"),
+    pytest.mark.usefixtures("pairs"),
+]
 
 
 def last(t):
@@ -51,6 +59,10 @@ def calls(*names):
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         yield
     assert {f"wgan_kernels::{name}" for name in names} <= {event.key for event in profile.key_averages()}
+
+
+def narrow(*tensors):
+    return [t if t is None else t.bfloat16() for t in tensors]
 
 
 def double(*tensors):

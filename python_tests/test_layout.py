@@ -24,6 +24,8 @@ OF_CPUS = {
     "batch_norm",
     "columns",
     "pairs",
+    "pairs_few",
+    "pairs_few_up",
     "pairs_weights",
     "patches",
     "perceptron",

@@ -6,33 +6,20 @@ import itertools
 import pytest
 import torch
 from cases import assert_as_good
-from convolutions import calls, double, geometry, last, theirs
+from convolutions import OF_PAIRS, calls, double, geometry, last, narrow, theirs
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
 import wgan_kernels as wk
-from wgan_kernels import _dispatch, _native
+from wgan_kernels import _dispatch
 from wgan_kernels.rules import _pairs
 from wgan_kernels.rules._geometry import size
 from wgan_kernels.rules.conv import MAPS, Geometry, conv
 
-pytestmark = [
-    pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled part: {_native.why_not['cpu']}"),
-    pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="needs a processor with AVX-512 BF16"),
-]
+pytestmark = OF_PAIRS
 operators = torch.ops.wgan_kernels
 SWEEPS = ("forward", "pullback", "weights")
-
-
-@pytest.fixture(autouse=True)
-def of_this_machine(monkeypatch):
-    """One with AMX is served by PyTorch's kernels; here it is not."""
-    monkeypatch.setattr(_pairs, "has_instruction", lambda: True)
-
-
-def narrow(*tensors):
-    return [t if t is None else t.bfloat16() for t in tensors]
 
 
 def layer(batch, inner, outer, sides, how, kernel=(4, 4)):

@@ -105,8 +105,8 @@ WGAN_PAIRS void multiply(const Pixels& pixels, int64_t pairs, int64_t channel, c
       }
     }
     for (int r = 0; r < kRows && first + r < count; ++r) {
-      write(sum[r][0], pixels.written[first + r] + channel);
-      write(sum[r][1], pixels.written[first + r] + channel + kLanes);
+      write_rounded(sum[r][0], pixels.written[first + r] + channel);
+      write_rounded(sum[r][1], pixels.written[first + r] + channel + kLanes);
     }
   }
 }

@@ -24,8 +24,8 @@ using Pairs [[gnu::vector_size(kLanes * sizeof(uint32_t)), gnu::aligned(sizeof(u
   pairs = __builtin_convertvector(low, detail::Words) | __builtin_convertvector(high, detail::Words) << 16;
 }
 
-// Functions that call `add_products`, and the question whether they can run here. The instruction is written as such:
-// an intrinsic is not inlined into templates that are not of its instruction set themselves.
+// Functions that call the two below, and the question whether they can run here. The instructions are written as such:
+// intrinsics are not inlined into what is not of their instruction set itself.
 #if defined(__x86_64__) && defined(__GNUC__)
 #define WGAN_PAIRS __attribute__((target("arch=x86-64-v4,avx512bf16")))
 inline bool has_pairs() { return __builtin_cpu_supports("avx512bf16"); }
@@ -34,16 +34,40 @@ inline bool has_pairs() { return __builtin_cpu_supports("avx512bf16"); }
 [[gnu::always_inline]] inline void add_products(Vector& sum, const Pairs& a, const Pairs& b) {
   asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
 }
+
+// Rounded to the nearest, of two to the even one.
+[[gnu::always_inline]] inline void write_rounded(const Vector& v, BFloat16* to) {
+  asm("vcvtneps2bf16 %1, %0" : "=v"(*reinterpret_cast<detail::Halves*>(to)) : "v"(v));
+}
 #else
 #define WGAN_PAIRS
 inline bool has_pairs() { return false; }
 inline void add_products(Vector&, const Pairs&, const Pairs&) {}
+inline void write_rounded(const Vector&, BFloat16*) {}
 #endif
+
+// The channels [channel, channel + kWidth) of images in pairs, [count, pixels, kWidth]. Beyond the last image are
+// zeros.
+template <int kWidth>
+WGAN_PAIRS inline void side_by_side(const BFloat16* from, int64_t samples, int64_t pixels, int64_t channels,
+                                    int64_t channel, int64_t first, int64_t count, uint32_t* to) {
+  const BFloat16 zeros[kWidth] = {};
+  for (int64_t p = first; p < first + count; ++p) {
+    const BFloat16* image = from + 2 * p * pixels * channels + channel;
+    const bool is_alone = 2 * p + 1 == samples;
+    for (int64_t i = 0; i < pixels; ++i, image += channels, to += kWidth) {
+      const BFloat16* other = is_alone ? zeros : image + pixels * channels;
+      WGAN_UNROLL for (int c = 0; c < kWidth; c += kLanes) pair(image + c, other + c, pairs_at(to + c));
+    }
+  }
+}
 
 // Of a dimension of a convolution from a large image to a small one.
 struct Dimension {
   int64_t large, small, taps, stride, padding;
 
+  // Whether the large image has what the small one's pixels see of it, padding included.
+  bool has_all() const { return small > 0 && (small - 1) * stride + taps <= large + 2 * padding; }
   // Where in the large image a pixel of the small one meets a tap.
   int64_t at(int64_t pixel, int64_t tap) const { return pixel * stride - padding + tap; }
   // Pixels of the small image that meet something there.
@@ -64,17 +88,18 @@ inline Dimension dimension_of(const char* op, int d, const Tensor& w, int64_t la
   return {large, small, w.size(2 + d), geometry[d], geometry[2 + d]};
 }
 
-inline void check_pairs(const char* op, const char* name, const Tensor& images, const Tensor& w, int channels) {
+// few: whether the large image has two to four channels instead of whole panels.
+inline void check_pairs(const char* op, const char* name, const Tensor& images, const Tensor& w, int channels,
+                        bool few = false) {
   STD_TORCH_CHECK(has_pairs(), op, ": needs a processor with AVX-512 BF16");
   STD_TORCH_CHECK(
       images.dim() == 4 && images.is_contiguous() && images.is_cpu() && images.scalar_type() == ScalarType::BFloat16,
       op, ": ", name, " must be contiguous [B, rows, columns, channels] of bfloat16 on the CPU");
-  STD_TORCH_CHECK(w.dim() == 4 && w.is_cpu() && w.scalar_type() == ScalarType::BFloat16 && w.size(0) % kPanel == 0 &&
-                      w.size(1) % kPanel == 0 && w.numel() > 0,
-                  op,
-                  ": w must be [small channels, large channels, rows, columns] of bfloat16 on the CPU, channels in "
-                  "multiples of ",
-                  kPanel);
+  STD_TORCH_CHECK(w.dim() == 4 && w.is_cpu() && w.scalar_type() == ScalarType::BFloat16 && w.numel() > 0, op,
+                  ": w must be [small channels, large channels, rows, columns] of bfloat16 on the CPU");
+  const int64_t large = w.size(1);
+  STD_TORCH_CHECK(w.size(0) % kPanel == 0 && (few ? large >= 2 && large <= 4 : large % kPanel == 0), op,
+                  ": w must have channels in multiples of ", kPanel, few ? ", and 2 to 4 of the large image" : "");
   STD_TORCH_CHECK(images.size(3) == w.size(channels), op, ": ", name, " has other channels than w");
 }
 

@@ -52,22 +52,6 @@ struct Jobs {
   }
 };
 
-// The channels [channel, channel + kWidth) of images in pairs, [count, pixels, kWidth]. Beyond the last image are
-// zeros.
-template <int kWidth>
-WGAN_PAIRS void side_by_side(const BFloat16* from, int64_t samples, int64_t pixels, int64_t channels, int64_t channel,
-                             int64_t first, int64_t count, uint32_t* to) {
-  const BFloat16 zeros[kWidth] = {};
-  for (int64_t p = first; p < first + count; ++p) {
-    const BFloat16* image = from + 2 * p * pixels * channels + channel;
-    const bool is_alone = 2 * p + 1 == samples;
-    for (int64_t i = 0; i < pixels; ++i, image += channels, to += kWidth) {
-      const BFloat16* other = is_alone ? zeros : image + pixels * channels;
-      WGAN_UNROLL for (int c = 0; c < kWidth; c += kLanes) pair(image + c, other + c, pairs_at(to + c));
-    }
-  }
-}
-
 // Images in pairs: large [pairs, rows, columns, kPanel], small [width/kLanes, pairs, rows, columns, kLanes].
 struct Block {
   const uint32_t *large, *small;

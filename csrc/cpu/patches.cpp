@@ -3,7 +3,6 @@
 #include <torch/csrc/stable/library.h>
 
 #include <optional>
-#include <utility>
 #include <vector>
 
 #include "../common/checks.h"
@@ -13,7 +12,6 @@
 namespace wgan {
 namespace {
 
-constexpr int kMost = 12;           // sums of so many rows at once, in 2·kMost vectors
 constexpr int64_t kImages = 8;      // whose gradients are summed by one thread, so that their order depends on nothing
 constexpr int64_t kWork = 1 << 17;  // multiply-adds from which on a second thread pays
 
@@ -78,25 +76,6 @@ WGAN_CLONES void pad(const Images<T>& images, int64_t index, const Patches& patc
         }
       }
     }
-  }
-}
-
-// f(std::integral_constant<int, count>{}) for a count from 1 to kMost.
-template <class F>
-[[gnu::always_inline]] inline void of_count(int64_t count, const F& f) {
-  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
-    (void)((count == I + 1 && (f(std::integral_constant<int, I + 1>{}), true)) || ...);
-  }(std::make_integer_sequence<int, kMost>{});
-}
-
-// f(count, first) over [0, size) in parts of kMost at most, all of about the same length.
-template <class F>
-[[gnu::always_inline]] inline void in_parts(int64_t size, const F& f) {
-  const int64_t parts = (size + kMost - 1) / kMost;
-  for (int64_t part = 0, first = 0; part < parts; ++part) {
-    const int64_t count = (size - first) / (parts - part);
-    of_count(count, [&](auto of) __attribute__((always_inline)) { f(of, first); });
-    first += count;
   }
 }
 

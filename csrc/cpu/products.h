@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 
 namespace wgan {
 
@@ -64,6 +66,27 @@ template <bool kAdd>
     panel_product<8, kAdd>(depth, a + r * row, row, step, b, c + r * columns, columns);
   } else if (r + 4 <= rows) {
     panel_product<4, kAdd>(depth, a + r * row, row, step, b, c + r * columns, columns);
+  }
+}
+
+constexpr int kMost = 12;  // rows of which AVX-512 has registers for the sums, in two vectors each
+
+// f(std::integral_constant<int, count>{}) for a count from 1 to kMost.
+template <class F>
+[[gnu::always_inline]] inline void of_count(int64_t count, const F& f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+    (void)((count == I + 1 && (f(std::integral_constant<int, I + 1>{}), true)) || ...);
+  }(std::make_integer_sequence<int, kMost>{});
+}
+
+// f(count, first) over [0, size) in parts of kMost at most, all of about the same length.
+template <class F>
+[[gnu::always_inline]] inline void in_parts(int64_t size, const F& f) {
+  const int64_t parts = (size + kMost - 1) / kMost;
+  for (int64_t part = 0, first = 0; part < parts; ++part) {
+    const int64_t count = (size - first) / (parts - part);
+    of_count(count, [&](auto of) __attribute__((always_inline)) { f(of, first); });
+    first += count;
   }
 }
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import _layout
-from . import _columns, _pairs, _patches, _winograd, _winograd_same
+from . import _columns, _pairs, _pairs_few, _patches, _winograd, _winograd_same
 from ._geometry import Geometry, size
 from .bilinear import Maps, bilinear
 
@@ -58,16 +58,19 @@ def same(x, w, dilation):
     return x, tuple(m // 2 for m in missing)
 
 
-def _by_panels(x, w, how, sweep):
-    """The way that serves a sweep over a convolution of many channels, if one does."""
+def _way(x, w, how, sweep):
+    """Who serves a sweep over a convolution with kernels of its own, or None."""
     if w.dim() != 4:
         return None
-    way = _pairs if x.dtype is torch.bfloat16 else _winograd_same if how.stride == (1, 1) else _winograd
-    return way if way.serve(x, w, how, sweep) else None
+    if x.dtype is torch.bfloat16:
+        ways = _pairs, _pairs_few
+    else:
+        ways = (_winograd_same if how.stride == (1, 1) else _winograd,)
+    return next((way for way in ways if way.serve(x, w, how, sweep)), None)
 
 
 def _forward(x, w, b, how):
-    if way := _by_panels(x, w, how, "forward"):
+    if way := _way(x, w, how, "forward"):
         return way.forward(x, w, b, how)
     if _patches.serve(x, w, how):
         return _patches.forward(x, w, b, how)
@@ -78,7 +81,7 @@ def _forward(x, w, b, how):
 
 
 def _pullback(delta, w, x, how):
-    if way := _by_panels(x, w, how, "pullback"):
+    if way := _way(x, w, how, "pullback"):
         return way.pullback(delta, w, x, how)
     to_few = how._replace(transposed=True)
     if not how.transposed and _columns.serve(delta, w, to_few):
@@ -93,7 +96,7 @@ _LARGE = 2
 
 def _weight_gradient(x, delta, w, how):
     """In the memory of w where that costs nothing. Of w itself nothing is read."""
-    if way := _by_panels(x, w, how, "weights"):
+    if way := _way(x, w, how, "weights"):
         return way.weight_gradient(x, delta, w, how)
     if _patches.serve(x, w, how):
         return _patches.weight_gradient(x, delta, w, how)
@@ -110,7 +113,7 @@ def _bias_gradient(delta, how):
 
 
 def _gradients(x, delta, w, how, asked):
-    if _by_panels(x, w, how, "pullback") or _by_panels(x, w, how, "weights"):
+    if _way(x, w, how, "pullback") or _way(x, w, how, "weights"):
         return (
             _pullback(delta, w, x, how) if asked[0] else None,
             _weight_gradient(x, delta, w, how) if asked[1] else None,

@@ -14,7 +14,7 @@ from .rules._autocast import under_autocast
 
 class Convolutions(TorchFunctionMode):
     """Within it 2-d convolutions are run as a CPU likes them: those to few channels as matrix products
-    (rules/_columns.py), and with ``channels_last`` all others on channels-last samples.
+    (rules/_columns.py), and with ``channels_last``, or a kernel that is, all others on channels-last samples.
 
     The network's own weights keep their memory. ``torch.compile`` sees through it.
     """
@@ -30,7 +30,7 @@ class Convolutions(TorchFunctionMode):
         x, w, *settings = args
         if x.dim() != 4 or not x.is_cpu:
             return func(*args, **kwargs)
-        if self.channels_last:
+        if self.channels_last or _layout.memory_format(w) is torch.channels_last:  # as PyTorch's kernel would
             x = _layout.channels_last(x)
         named = dict(kwargs)
         b, settings = (settings[0], settings[1:]) if settings else (named.pop("bias", None), ())

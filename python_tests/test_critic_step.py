@@ -206,6 +206,15 @@ def test_bad_samples_raise_before_anything_is_written(arguments, kind, match):
     assert all(torch.equal(value, before[name]) for name, value in critic.state_dict().items())
 
 
+@pytest.mark.parametrize("way", ["_by_program", "_by_autograd"])
+def test_a_critic_without_scores_is_refused(way, monkeypatch):
+    critic = nn.Sequential(nn.Linear(7, 9), nn.LeakyReLU(), nn.Linear(9, 0))
+    step = wk.CriticStep(critic, wk.optim.Adam(critic.parameters()))
+    monkeypatch.setattr(step, "_way", lambda *_: getattr(step, way))
+    with pytest.raises(ValueError, match=r"critic: expected it to return scores, got shape \(\d+, 0\)"):
+        step(torch.randn(VECTOR), torch.randn(VECTOR))
+
+
 def test_bad_settings():
     critic = linear(7, 9, 1)
     with pytest.raises(ValueError, match="penalty is 'wgan': expected one of 'gp', 'one-sided', 'r1', None"):

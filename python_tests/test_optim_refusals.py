@@ -50,6 +50,20 @@ def test_refuses_settings(name, settings, kind, match):
 
 
 @on_both
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize(("clip", "kind"), [(-1.0, ValueError), (math.nan, ValueError), ("a", TypeError)], ids=str)
+def test_a_clip_that_is_set_later_is_checked_before_the_step(name, backend, clip, kind):
+    ours, *_ = OPTIMIZERS[name]
+    first, second = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    optimizer = ours([{"params": [first]}, {"params": [second], "clip": 0.5}], lr=0.1)
+    optimizer.param_groups[1]["clip"] = clip
+    first.grad = second.grad = torch.ones(2)
+    with wk.use_backend(backend), pytest.raises(kind, match="clip of a parameter group"):
+        optimizer.step()
+    assert first.eq(1).all() and second.eq(1).all()
+
+
+@on_both
 @pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, torch.bool], ids=str)
 def test_refuses_dtypes(name, dtype):
     ours, *_ = OPTIMIZERS[name]

@@ -48,15 +48,17 @@ class CriticStep:
         penalty: one of the above.
         weight: λ, the penalty's factor.
         tune: on a CPU tries the program, for images in both memory formats, and autograd on the first batch of a
-            shape, and keeps what was fastest. On a GPU makes a CUDA graph of the whole step, the optimizer's included
-            if it is of ``wk.optim`` or capturable: after a plain step or two with samples of a shape one is recorded,
-            and then replayed. A critic's own Python then no longer runs (not run on a GPU yet).
+            shape, and keeps what was fastest; without it images are taken in the memory of the critic's kernels. On a
+            GPU makes a CUDA graph of the whole step, the optimizer's included if it is of ``wk.optim`` or capturable:
+            after a plain step or two with samples of a shape one is recorded, and then replayed. A critic's own Python
+            then no longer runs (not run on a GPU yet).
         generator: where ε is drawn from; None: the device's default.
         precision: of the critic's products and convolutions. "tf32", for float32 on a GPU; "bfloat16", autocast; None:
             the caller's. Weights, losses and the penalty stay what they are.
 
     Raises:
-        ValueError: penalty or precision is unknown, weight NaN; when called, shapes differ or there is no sample.
+        ValueError: penalty or precision is unknown, weight NaN; when called, shapes differ, there is no sample, or the
+            critic returns no score.
         TypeError: when called, an argument is not a floating-point tensor, or the critic returns no tensor.
         Nothing is written when it raises.
 
@@ -157,6 +159,7 @@ class CriticStep:
         found = {}
 
         def seed(scores):
+            _there(scores)
             each = torch.ones_like(scores)
             each[:batch] = -1 / scores[:batch].numel()
             each[batch : 2 * batch] = 1 / scores[:batch].numel()
@@ -181,9 +184,9 @@ class CriticStep:
 
     def _by_autograd(self, real, fake, points):
         if self._program is None:
-            real_scores, fake_scores = _checks.scores(self.critic(real)), _checks.scores(self.critic(fake))
+            real_scores, fake_scores = _there(_checks.scores(self.critic(real))), _checks.scores(self.critic(fake))
         else:  # samples are independent of each other
-            real_scores, fake_scores = self.critic(torch.cat([real, fake])).tensor_split(2)
+            real_scores, fake_scores = _there(self.critic(torch.cat([real, fake]))).tensor_split(2)
         real_scores, fake_scores = wide(real_scores), wide(fake_scores)
         found, penalty = {}, None
         if points is not None:
@@ -203,6 +206,13 @@ class CriticStep:
         _checks.same_device("fake", fake, "real", real)
         _checks.same_shape("real", real, "fake", fake)
         _checks.filled("real", real)
+
+
+def _there(scores):
+    """The scores, of which there have to be some: a mean over none is NaN."""
+    if not scores.numel():
+        raise ValueError(f"critic: expected it to return scores, got shape {tuple(scores.shape)}")
+    return scores
 
 
 def _mean_norm(gradient):

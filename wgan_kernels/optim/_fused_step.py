@@ -63,8 +63,12 @@ class FusedStep:
 
         Raises:
             RuntimeError: a gradient is sparse.
+            TypeError, ValueError: a group's clip was set to something else than a number ≥ 0 or None.
             Nothing is written when it raises.
         """
+        if not torch.compiler.is_compiling():
+            for group in self.param_groups:
+                _check_clip("clip of a parameter group", group["clip"])
         loss = None
         if closure is not None:
             with torch.enable_grad():

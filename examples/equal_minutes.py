@@ -11,7 +11,6 @@ channels-last memory, as the steps have it. Each way trains in a process of its 
 the samples does not count. Needs the ``gallery`` extra.
 """
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -20,8 +19,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"} | os.environ  # as in examples/train_mnist.py
-
+import openmp  # noqa: F401 (before torch)
 import torch
 from digits import ALL, all_digits, compare_fid, noise, sheet
 from experiment import panels, save

@@ -7,15 +7,13 @@ The preset s0 (seed S0): half batches of real digits and generated ones in turn 
 two convolutions' kernels clipped to ±0.01. The film is beside the figure (GIF). Needs the ``gallery`` extra.
 """
 
-import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"} | os.environ  # as in examples/train_mnist.py
-
+import openmp  # noqa: F401 (before torch)
 import torch
 from digits import Options, all_digits, even_steps, followed, logarithmic, noise, sampled, series, sheet, trainer
 from experiment import EXACT, panels, save

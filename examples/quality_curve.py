@@ -9,13 +9,11 @@ A curve is what training itself shows: the mean over the iterations between two 
 are the compact presets; the GAN has WGAN's networks, and one update of each in turn. Needs the ``gallery`` extra.
 """
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"} | os.environ  # as in examples/train_mnist.py
-
+import openmp  # noqa: F401 (before torch)
 import torch
 from digits import ALL, Options, all_digits, even_steps, followed, logarithmic, noise, series, sheet, trainer
 from experiment import EXACT, discriminator_update, panels, save

@@ -9,10 +9,9 @@ The presets and what they came to are told in docs/presets.md. Writes what examp
 ``--resume``, seeds and figures these runs share. Needs ``pip install "wgan-kernels[train]"``; no GPU.
 """
 
-import os
 import sys
 
-os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"} | os.environ  # as in examples/train_mnist.py
+import openmp  # noqa: F401 (before torch)
 
 from wgan_kernels.training.cli import main
 

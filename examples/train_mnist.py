@@ -8,13 +8,9 @@
 Needs ``pip install "wgan-kernels[train]"``; no network, no GPU. One iteration is in wgan_kernels/training/trainer.py.
 """
 
-import os
 import sys
 
-# Before torch loads its OpenMP: threads that wait spin for some 10 µs, then leave their core to whoever needs it. An
-# iteration on two cores takes 130 ms so and 145 without spinning, beside a process that takes one of them 235 and 224;
-# with the default, which spins 300 times as long, there it took up to 7 times as long.
-os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"} | os.environ
+import openmp  # noqa: F401 (before torch)
 
 from wgan_kernels.training.cli import main
 

@@ -8,15 +8,13 @@ penalty. What the post calls a batch is five updates of the critic and one of th
 the ``gallery`` extra.
 """
 
-import os
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"} | os.environ  # as in examples/train_mnist.py
-
+import openmp  # noqa: F401 (before torch)
 import torch
 from digits import ALL, Options, all_digits, compare_fid, even_steps, followed, noise, sampled, sheet, trainer
 from experiment import panels, save

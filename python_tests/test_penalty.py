@@ -106,6 +106,26 @@ def test_generator_makes_it_reproducible():
         assert first == again and first != other
 
 
+@pytest.mark.parametrize("is_called", [False, True])
+def test_what_is_asked_of_the_norm_is_checked_first(is_called):
+    layers = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
+    critic = layers.forward if is_called else layers
+    random, x = torch.Generator().manual_seed(1), torch.randn(4, 3)
+    before = random.get_state()
+    for penalty in (
+        lambda **how: wk.gradient_penalty(critic, x, -x, generator=random, **how),
+        lambda **how: wk.dragan_penalty(critic, x, generator=random, **how),
+    ):
+        for target in (-1.0, float("nan")):
+            with pytest.raises(ValueError, match="target is"):
+                penalty(target=target)
+        with pytest.raises(TypeError, match="target: expected a number, got str"):
+            penalty(target="1")
+        with pytest.raises(TypeError, match="one_sided: expected True or False"):
+            penalty(one_sided=1)
+    assert torch.equal(random.get_state(), before)
+
+
 def test_without_grad_it_is_a_number():
     critic = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
     x, eps = torch.randn(4, 3), torch.rand(4)

@@ -105,6 +105,34 @@ def test_any_shape(widths, slopes, biases, split, points, number):
             assert error(result, truth) <= allowed
 
 
+@given(widths, st.sampled_from([0.0, 0.2, None]), st.integers(1, 70), st.booleans(), st.integers(0, 99))
+def test_any_penalty(widths, slope, samples, one_sided, number):
+    torch.manual_seed(number)
+    critic = perceptron(*widths, slopes=[slope])
+    program, x, how = trace(critic), torch.randn(samples, widths[0]), {"target": 0.2, "one_sided": one_sided}
+    exactly = double(critic)
+    torch.use_deterministic_algorithms(True)  # which fills fresh outputs with NaN
+    try:
+        with torch.no_grad():
+            sweeps = ((program.suited(x), x), (program, x), (trace(exactly), x.double()))
+            ours, plain, exact = (program.penalty(x, **how) for program, x in sweeps)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for result, theirs, truth in zip(ours, plain, exact, strict=True):
+        allowed = 2 * error(theirs, truth) + 16 * torch.finfo(torch.float32).eps * (1 + truth.abs().max().item())
+        assert result.shape == truth.shape and error(result, truth) <= allowed
+
+
+def test_a_wide_gradient_and_none():
+    critic = perceptron(9000, 33, 1, slopes=[0.0], biases=[False])
+    x = torch.randn(40, 9000)
+    x[::3] = 0  # where ReLUs of zeros have no gradient, nor their norm a derivative
+    with torch.no_grad():
+        results, expected = (sweeps.penalty(x, 1.0, False) for sweeps in (trace(critic).suited(x), trace(critic)))
+    torch.testing.assert_close(results, expected, rtol=1e-4, atol=1e-7)
+    assert not results[1][::3].any()
+
+
 def test_rounding_errors_are_those_of_pytorch():
     critic = perceptron(784, 512, 512, 1, slopes=[0.2])
     program, x = trace(critic), torch.randn(192, 784)
@@ -206,7 +234,7 @@ def test_a_penalty_has_autograds_gradients(name, batch):
     with Counting() as seen:
         penalty = wk.gradient_penalty(critic, real, fake, eps=eps)
         penalty.backward()
-    assert seen.seen == ["begin", "finish"]
+    assert seen.seen == ["penalty", "finish"]
     plain = copy.deepcopy(critic)
     plain.zero_grad()
     expected = wk.reference.gradient_penalty(plain, real, fake, eps=eps)

@@ -6,7 +6,7 @@ from . import _checks
 from ._heap import keep_freed_memory
 from .one_pass import penalty as by_program
 from .ops.interpolate import interpolate
-from .ops.norm_penalty import gradient_norm_penalty
+from .ops.norm_penalty import asked, gradient_norm_penalty
 from .second_order import second_order
 
 
@@ -44,6 +44,7 @@ def gradient_penalty(critic, real, fake, *, eps=None, target=1.0, one_sided=Fals
 
     Source: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", equation 3 and algorithm 1.
     """
+    target = asked(target, one_sided)
     with torch.no_grad():
         x_hat = interpolate(real, fake, eps, generator=generator)
     return _penalty(critic, x_hat, target, one_sided)
@@ -97,7 +98,7 @@ def dragan_penalty(critic, real, *, noise=None, scale=0.5, target=1.0, one_sided
     _checks.floating("real", real)
     _checks.batched("real", real)
     _checks.generator(generator, real.device)
-    scale = _checks.number("scale", scale)
+    scale, target = _checks.number("scale", scale), asked(target, one_sided)
     real = real.detach()
     if noise is None:
         noise = torch.rand(real.shape, dtype=real.dtype, device=real.device, generator=generator)

@@ -1,9 +1,12 @@
 // The first sweeps over a perceptron: a block of samples goes through all layers and back on one core.
 #include <torch/csrc/stable/library.h>
 
+#include <cmath>
 #include <optional>
 
+#include "../math/norm_penalty.h"
 #include "perceptron.h"
+#include "sum.h"
 
 namespace wgan {
 namespace {
@@ -56,47 +59,108 @@ WGAN_CLONES void pullback_block(const Network& network, const float* values, con
   }
 }
 
+// Of a perceptron and its samples: what all sweeps need, and what the first ones leave to the others.
+struct Run {
+  Network network;
+  const float* x;
+  int64_t samples;
+  Tensor values, deltas;  // of each layer: [blocks, height, kPanel]
+
+  Run(const char* op, const Tensor& x, const std::vector<Tensor>& weights,
+      const std::vector<std::optional<Tensor>>& biases, const std::vector<double>& slopes)
+      : network(op, weights, slopes), samples(x.dim() == 2 ? x.size(0) : 0) {
+    STD_TORCH_CHECK(biases.size() == weights.size(), op, ": a bias belongs to each weight");
+    for (size_t l = 0; l < biases.size(); ++l) {
+      check_channels(op, "biases", biases[l], weights[l].size(0));
+      network.layers[l].b = data_or_null<float>(biases[l]);
+    }
+    check_matrix(op, "x", x, samples, network.in());
+    this->x = data<float>(x);
+    values = torch::stable::new_empty(x, {blocks_of(samples), network.height, kPanel});
+    deltas = torch::stable::empty_like(values);
+  }
+
+  // Where the values or the deltas of a block begin.
+  float* of_block(Tensor& of, int64_t block) const { return mutable_data<float>(of) + block * network.height * kPanel; }
+
+  // f(its first sample, how many, its values, its deltas, scratch: [in, kPanel]) for each block, whose values are there
+  template <class F>
+  void each_block(const F& f) {
+    torch::stable::parallel_for(0, blocks_of(samples), network.block_grain(), [&](int64_t begin, int64_t end) {
+      const auto scratch = scratch_of(network.in() * kPanel);
+      for (int64_t block = begin; block < end; ++block) {
+        const int64_t first = block * kPanel, count = std::min(kPanel, samples - first);
+        float* y = of_block(values, block);
+        forward_block(network, x + first * network.in(), count, scratch.get(), y);
+        f(first, count, y, of_block(deltas, block), scratch.get());
+      }
+    });
+  }
+};
+
 // x: [N, in]; seed: [N, out]; weights: [out, in] each; biases: [out] or absent → scores: [N, out]; the gradient of
-// Σ seed·score, [N − split, in], at the samples from `split` on; values and deltas of each layer: [blocks, height,
-// kPanel]
+// Σ seed·score, [N − split, in], at the samples from `split` on; values and deltas
 std::tuple<Tensor, Tensor, Tensor, Tensor> perceptron_begin(const Tensor& x, const Tensor& seed,
                                                             const std::vector<Tensor> weights,
                                                             const std::vector<std::optional<Tensor>> biases,
                                                             const std::vector<double> slopes, int64_t split) {
-  Network network("perceptron_begin", weights, slopes);
-  STD_TORCH_CHECK(biases.size() == weights.size(), "perceptron_begin: a bias belongs to each weight");
-  for (size_t l = 0; l < biases.size(); ++l) {
-    check_channels("perceptron_begin", "biases", biases[l], weights[l].size(0));
-    network.layers[l].b = data_or_null<float>(biases[l]);
-  }
-  const int64_t samples = x.size(0), in = network.in(), out = network.out(), size = network.height * kPanel;
-  check_matrix("perceptron_begin", "x", x, samples, in);
+  Run run("perceptron_begin", x, weights, biases, slopes);
+  const int64_t samples = run.samples, in = run.network.in(), out = run.network.out();
   check_matrix("perceptron_begin", "seed", seed, samples, out);
   STD_TORCH_CHECK(0 <= split && split <= samples, "perceptron_begin: split must be one of the samples");
   Tensor scores = torch::stable::new_empty(x, {samples, out});
   Tensor gradient = torch::stable::new_empty(x, {samples - split, in});
-  Tensor values = torch::stable::new_empty(x, {blocks_of(samples), network.height, kPanel});
-  Tensor deltas = torch::stable::empty_like(values);
-  const float *of_x = data<float>(x), *of_seed = data<float>(seed);
+  const float* of_seed = data<float>(seed);
   float *of_scores = mutable_data<float>(scores), *of_gradient = mutable_data<float>(gradient);
-  float *of_values = mutable_data<float>(values), *of_deltas = mutable_data<float>(deltas);
-  const int64_t last = network.layers.back().at * kPanel;
-  torch::stable::parallel_for(0, blocks_of(samples), network.block_grain(), [&](int64_t begin, int64_t end) {
-    const auto inner = scratch_of(in * kPanel);  // of a block: what is read, then its gradient
-    for (int64_t block = begin; block < end; ++block) {
-      const int64_t first = block * kPanel, count = std::min(kPanel, samples - first);
-      const int64_t wanted = std::min(count, std::max<int64_t>(0, split - first));  // whose gradient is, from here on
-      float *y = of_values + block * size, *d = of_deltas + block * size;
-      forward_block(network, of_x + first * in, count, inner.get(), y);
-      from_block(y + last, 0, count, out, of_scores + first * out);
-      pullback_block(network, y, of_seed + first * out, count, d, wanted < count ? inner.get() : nullptr);
-      from_block(inner.get(), wanted, count, in, of_gradient + (first + wanted - split) * in);
+  const int64_t last = run.network.layers.back().at * kPanel;
+  run.each_block([&](int64_t first, int64_t count, const float* y, float* d, float* scratch) {
+    const int64_t wanted = std::min(count, std::max<int64_t>(0, split - first));  // whose gradient is, from here on
+    from_block(y + last, 0, count, out, of_scores + first * out);
+    pullback_block(run.network, y, of_seed + first * out, count, d, wanted < count ? scratch : nullptr);
+    from_block(scratch, wanted, count, in, of_gradient + (first + wanted - split) * in);
+  });
+  return {scores, gradient, run.values, run.deltas};
+}
+
+// Of a row of gradients its norm; the row is overwritten with share·∂p/∂row.
+WGAN_CLONES float penalise(float* row, int64_t width, float target, bool one_sided, float share) {
+  double sum = 0;
+  for (int64_t i = 0; i < width; i += kChunk) sum += sum_chunk<Square>(row + i, std::min(kChunk, width - i));
+  const float norm = static_cast<float>(std::sqrt(sum));
+  const float factor = math::norm_penalty_bwd_coefficient(norm, target, one_sided) * share;
+  each(width, [=](int64_t i) { row[i] *= factor; });
+  return norm;
+}
+
+// The same with the penalty of the gradient at each sample, a mean → [], and its derivative with respect to the
+// gradients, [N, in], before these leave the cache; values and deltas
+std::tuple<Tensor, Tensor, Tensor, Tensor> perceptron_penalty(const Tensor& x, const std::vector<Tensor> weights,
+                                                              const std::vector<std::optional<Tensor>> biases,
+                                                              const std::vector<double> slopes, double target,
+                                                              bool one_sided) {
+  Run run("perceptron_penalty", x, weights, biases, slopes);
+  const int64_t in = run.network.in();
+  Tensor penalty = torch::stable::new_empty(x, {}), derivative = torch::stable::empty_like(x);
+  float *of_derivative = mutable_data<float>(derivative), goal = static_cast<float>(target);
+  std::vector<float> norms(run.samples);
+  const std::vector<float> ones(kPanel * run.network.out(), 1.f);
+  run.each_block([&](int64_t first, int64_t count, const float* y, float* d, float* scratch) {
+    pullback_block(run.network, y, ones.data(), count, d, scratch);
+    from_block(scratch, 0, count, in, of_derivative + first * in);
+    for (int64_t i = first; i < first + count; ++i) {
+      norms[i] = penalise(of_derivative + i * in, in, goal, one_sided, 1.f / static_cast<float>(run.samples));
     }
   });
-  return {scores, gradient, values, deltas};
+  double total = 0;
+  for (float norm : norms) total += math::norm_penalty(norm, goal, one_sided);
+  *mutable_data<float>(penalty) = static_cast<float>(total / run.samples);
+  return {penalty, derivative, run.values, run.deltas};
 }
 
 }  // namespace
 }  // namespace wgan
 
-STABLE_TORCH_LIBRARY_IMPL(wgan_kernels, CPU, m) { m.impl("perceptron_begin", TORCH_BOX(&wgan::perceptron_begin)); }
+STABLE_TORCH_LIBRARY_IMPL(wgan_kernels, CPU, m) {
+  m.impl("perceptron_begin", TORCH_BOX(&wgan::perceptron_begin));
+  m.impl("perceptron_penalty", TORCH_BOX(&wgan::perceptron_penalty));
+}

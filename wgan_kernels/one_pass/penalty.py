@@ -10,7 +10,6 @@ from torch.nn.modules import module as _module
 
 from .. import _layout
 from .._settings import settings, surroundings, within
-from ..ops.norm_penalty import gradient_norm_penalty, with_derivative
 from ..second_order import is_recorded_plainly
 from .nodes import Layer, Piecewise, Reshape
 from .norm import Norm
@@ -19,7 +18,7 @@ from .trace import is_chain, trace
 
 
 def penalty(critic, x, by_calls, **how):
-    """gradient_norm_penalty(∇ₓ Σ critic(x), **how): a part of the critic's graph wherever gradients are enabled.
+    """``gradient_norm_penalty(∇ₓ Σ critic(x), **how)``: a part of the critic's graph wherever gradients are enabled.
 
     None where it has to be made of the critic's own calls: for one that is not put together of torch's layers alone,
     whose Python would not be run, for tensors other than plain ones on a CPU, and where somebody follows the calls.
@@ -44,9 +43,9 @@ def penalty(critic, x, by_calls, **how):
     try:
         if torch.is_grad_enabled():
             return Penalty.apply(critic, by_calls, known, how, x, *params)
-        program, gradient = _begun(known, x)
+        program, value, _ = _begun(known, x, how)
         program.release()
-        return gradient_norm_penalty(gradient, **how)
+        return value
     except Refused as reason:
         known.refused[x.shape] = reason
         return None
@@ -103,8 +102,8 @@ class Penalty(torch.autograd.Function):
     @staticmethod
     def forward(ctx, critic, by_calls, known, how, x, *params):
         ctx.critic, ctx.by_calls, ctx.known, ctx.params = critic, by_calls, known, params
-        ctx.program, gradient = _begun(known, x)
-        value, derivative, _ = with_derivative(gradient, 1.0, **how)
+        ctx.how = how
+        ctx.program, value, derivative = _begun(known, x, how)
         ctx.save_for_backward(derivative, x, *params)  # none of which may change before the backward
         return value
 
@@ -116,7 +115,7 @@ class Penalty(torch.autograd.Function):
         else:
             if ctx.program is None:  # the graph was kept, and is run once more
                 with _as_it_was(ctx):
-                    ctx.program, _ = _begun(ctx.known, x)
+                    ctx.program, *_ = _begun(ctx.known, x, ctx.how)
             program, ctx.program = ctx.program, None
             gradients = {id(param): grad for param, grad in program.finish(delta * derivative)}
             program.release()
@@ -141,8 +140,7 @@ def _as_it_was(ctx):
     return within("cpu", known.surroundings)
 
 
-def _begun(known, x):
-    """(a program that has run its first two sweeps, the gradient)"""
+def _begun(known, x, how):
+    """(a program that has run its first two sweeps, the penalty, its derivative with respect to the gradient)"""
     program = known.program.suited(x).spare()
-    _, gradient = program.begin(x, 0, torch.ones_like)
-    return program, gradient
+    return program, *program.penalty(x, **how)

@@ -63,7 +63,19 @@ class Perceptron(Sweeps):
         return [of["weight"] for of in parameters], [of["bias"] for of in parameters]
 
     def begin(self, x, split, seed):
-        shape = x.shape[1:]
+        shape, like = x.shape[1:], self._read(x, split)
+        given = seed(like).reshape(len(x), -1), self.weights, self.biases, self.slopes, split
+        scores, gradient, *self.kept = _perceptron.begin(self.x, *given)
+        return scores.view(like.shape), gradient.view(-1, *shape)
+
+    def penalty(self, x, target, one_sided):
+        self._read(x, 0)
+        given = self.weights, self.biases, self.slopes, target, one_sided
+        penalty, derivative, *self.kept = _perceptron.penalty(self.x, *given)
+        return penalty, derivative
+
+    def _read(self, x, split):
+        """Takes in samples and parameters. Returns a tensor like the scores."""
         if x.dim() > 2 or not self.flattens:
             for node in self.before:
                 x = node.forward(split, x)
@@ -74,9 +86,7 @@ class Perceptron(Sweeps):
         for node in self.behind:
             like = node.forward(split, like)
         self.x, self.split = x.flatten(1).contiguous(), split
-        given = seed(like).reshape(len(x), -1), self.weights, self.biases, self.slopes, split
-        scores, gradient, *self.kept = _perceptron.begin(self.x, *given)
-        return scores.view(like.shape), gradient.view(-1, *shape)
+        return like
 
     def finish(self, tangent):
         t = tangent.flatten(1).contiguous()

@@ -5,6 +5,7 @@ import copy
 import torch
 
 from .. import _layout
+from ..ops.norm_penalty import with_derivative
 
 
 class Refused(Exception):
@@ -72,6 +73,14 @@ class Sweeps:
     def begin(self, x, split, seed):
         """The first two sweeps: (scores, the gradient at the interpolated samples). Where no gradients are enabled."""
         raise NotImplementedError
+
+    def penalty(self, x, target, one_sided):
+        """The same for samples that are all interpolated: (the mean ``gradient_norm_penalty``, its derivative with
+        respect to the gradient).
+        """
+        _, gradient = self.begin(x, 0, torch.ones_like)
+        penalty, derivative, _ = with_derivative(gradient, 1.0, target=target, one_sided=one_sided)
+        return penalty, derivative
 
     def finish(self, tangent):
         """The other sweeps: [(parameter, gradient)]. Likewise."""

@@ -100,16 +100,22 @@ def gradient_norm_penalty(grad, *, target=1.0, one_sided=False, reduction="mean"
     """
     _checks.floating("grad", grad)
     _checks.batched("grad", grad)
-    target = _checks.number("target", target)
-    if target < 0:
-        raise ValueError(f"target is {target}: expected a norm ≥ 0")
-    _checks.flag("one_sided", one_sided)
+    target = asked(target, one_sided)
     _checks.one_of("reduction", reduction, _REDUCTIONS)
     backend, _ = _dispatch.choose("norm_penalty", grad.device)
     if backend == "reference":
         return reference.gradient_norm_penalty(grad, target=target, one_sided=one_sided, reduction=reduction)
     (grad,) = _layout.alike(grad)
     return _library.leaves(backend).norm_penalty_fwd(grad, target, one_sided, _REDUCTIONS[reduction])[0]
+
+
+def asked(target, one_sided):
+    """Checks what is asked of the norm. Returns the target as a number."""
+    target = _checks.number("target", target)
+    if target < 0:
+        raise ValueError(f"target is {target}: expected a norm ≥ 0")
+    _checks.flag("one_sided", one_sided)
+    return target
 
 
 def with_derivative(grad, weight, *, target, one_sided):

@@ -2,6 +2,7 @@
 layers of a block of samples at once, by two kernels.
 
     begin   y_l, the scores; δ_l = φ_l′∘(W_{l+1}ᵀ δ_{l+1}), the gradient W_1ᵀ δ_1
+    penalty or the same without scores, and with the gradient's penalty and its derivative instead of the gradient
     finish  t_l = φ_l′∘(W_l t_{l−1}); Σ δ_l x_{l−1}ᵀ, with t for x where the penalty looks
 """
 
@@ -13,9 +14,17 @@ _PANEL = 32  # samples that the kernels take at once
 _ENOUGH, _FEW = 12, 8192  # samples; weights a sample, where it is fewer of these
 
 
-def _begin_fake(x, seed, weights, biases, slopes, split):
+def _kept(x, weights):
     values = x.new_empty(-(-len(x) // _PANEL), sum(len(w) for w in weights), _PANEL)
-    return torch.empty_like(seed), x.new_empty(len(x) - split, x.shape[1]), values, torch.empty_like(values)
+    return values, torch.empty_like(values)
+
+
+def _begin_fake(x, seed, weights, biases, slopes, split):
+    return torch.empty_like(seed), x.new_empty(len(x) - split, x.shape[1]), *_kept(x, weights)
+
+
+def _penalty_fake(x, weights, biases, slopes, target, one_sided):
+    return x.new_empty(()), torch.empty_like(x), *_kept(x, weights)
 
 
 def _finish_fake(x, t, values, deltas, weights, slopes):
@@ -29,10 +38,16 @@ _library.define_compiled(
     fake=_begin_fake,
 )
 _library.define_compiled(
+    "perceptron_penalty(Tensor x, Tensor[] weights, Tensor?[] biases, float[] slopes, float target, bool one_sided)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    fake=_penalty_fake,
+)
+_library.define_compiled(
     "perceptron_finish(Tensor x, Tensor t, Tensor values, Tensor deltas, Tensor[] weights, float[] slopes) -> Tensor[]",
     fake=_finish_fake,
 )
 begin = torch.ops.wgan_kernels.perceptron_begin.default
+penalty = torch.ops.wgan_kernels.perceptron_penalty.default
 finish = torch.ops.wgan_kernels.perceptron_finish.default
 
 

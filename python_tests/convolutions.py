@@ -1,13 +1,16 @@
 """Convolutions that kernels of our own serve, by them and by PyTorch."""
 
 import contextlib
+import itertools
 
 import pytest
 import torch
+from cases import assert_as_good
 
-from wgan_kernels import _native
-from wgan_kernels.rules import _winograd, _winograd_same
-from wgan_kernels.rules.conv import Geometry
+import wgan_kernels as wk
+from wgan_kernels import _dispatch, _native
+from wgan_kernels.rules import _pairs, _winograd, _winograd_same
+from wgan_kernels.rules.conv import MAPS, Geometry
 
 NAMES = ("winograd_down", "winograd_up", "winograd_weights")
 
@@ -59,6 +62,40 @@ def calls(*names):
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         yield
     assert {f"wgan_kernels::{name}" for name in names} <= {event.key for event in profile.key_averages()}
+
+
+def served(way, x, w, how):
+    """The sweeps that it serves, in a row."""
+    return " ".join(sweep for sweep in ("forward", "pullback", "weights") if way.serve(x, w, how, sweep))
+
+
+def assert_products_of_pairs_are_refused(is_served, monkeypatch):
+    """For another backend, within a compiler, and by a processor without the instruction or wide vectors."""
+    assert is_served()
+    with wk.use_backend("reference"):
+        assert not is_served()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.compiler, "is_compiling", lambda: True)
+        assert not is_served()
+    with monkeypatch.context() as patch:
+        patch.setattr(_pairs, "has_instruction", lambda: False)
+        assert not is_served()
+    monkeypatch.setattr(_dispatch, "has_wide_vectors", lambda: False)
+    assert not is_served()
+
+
+def assert_layer_as_good(x, w, b, delta, how):
+    """The layer's result and every combination of its gradients, beside PyTorch's and in float64."""
+    convolution, backward = torch.convolution, torch.ops.aten.convolution_backward
+    assert_as_good(MAPS.forward(x, w, b, how), convolution(x, w, b, *how), convolution(*double(x, w, b), *how))
+    plain = backward(delta, x, w, [len(b)], *how, (True, True, True))
+    truth = backward(*double(delta, x, w), [len(b)], *how, (True, True, True))
+    for asked in itertools.product((True, False), repeat=3):
+        grads = MAPS.gradients(x, delta, w, how, asked)
+        assert [grad is not None for grad in grads] == list(asked)
+        for grad, eager, exact in zip(grads, plain, truth, strict=True):
+            if grad is not None:
+                assert_as_good(grad, eager, exact)
 
 
 def narrow(*tensors):

@@ -1,25 +1,33 @@
 """Convolutions in bfloat16 by products of pairs: input and weight gradients are PyTorch's."""
 
 import copy
-import itertools
 
 import pytest
 import torch
 from cases import assert_as_good
-from convolutions import OF_PAIRS, calls, double, geometry, last, narrow, theirs
+from convolutions import (
+    OF_PAIRS,
+    assert_layer_as_good,
+    assert_products_of_pairs_are_refused,
+    calls,
+    double,
+    geometry,
+    last,
+    narrow,
+    served,
+    theirs,
+)
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
 import wgan_kernels as wk
-from wgan_kernels import _dispatch
 from wgan_kernels.rules import _pairs
 from wgan_kernels.rules._geometry import size
-from wgan_kernels.rules.conv import MAPS, Geometry, conv
+from wgan_kernels.rules.conv import Geometry, conv
 
 pytestmark = OF_PAIRS
 operators = torch.ops.wgan_kernels
-SWEEPS = ("forward", "pullback", "weights")
 
 
 def layer(batch, inner, outer, sides, how, kernel=(4, 4)):
@@ -150,27 +158,13 @@ SERVED = {
 }
 
 
-def served(x, w, how):
-    return " ".join(sweep for sweep in SWEEPS if _pairs.serve(x, w, how, sweep))
-
-
 @pytest.mark.parametrize(("x", "w", "how", "expected"), SERVED.values(), ids=SERVED)
 def test_which_are_served(x, w, how, expected):
-    assert served(x, w, how) == expected
+    assert served(_pairs, x, w, how) == expected
 
 
 def test_who_serves_them(monkeypatch):
-    assert served(X, W, geometry())
-    with wk.use_backend("reference"):
-        assert not served(X, W, geometry())
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.compiler, "is_compiling", lambda: True)
-        assert not served(X, W, geometry())
-    with monkeypatch.context() as patch:
-        patch.setattr(_pairs, "has_instruction", lambda: False)
-        assert not served(X, W, geometry())
-    monkeypatch.setattr(_dispatch, "has_wide_vectors", lambda: False)
-    assert not served(X, W, geometry())
+    assert_products_of_pairs_are_refused(lambda: served(_pairs, X, W, geometry()), monkeypatch)
 
 
 def test_with_better_instructions_pytorch_serves_them(monkeypatch):
@@ -187,18 +181,8 @@ def test_with_better_instructions_pytorch_serves_them(monkeypatch):
 @pytest.mark.parametrize("how", [geometry(), geometry(transposed=True), geometry(stride=1)], ids=["down", "up", "1"])
 def test_every_combination_of_gradients(how):
     x, w, b, delta = layer(4, 64, 32, (12, 12), how)
-    plain = torch.ops.aten.convolution_backward(delta, x, w, [len(b)], *how, (True, True, True))
-    truth = torch.ops.aten.convolution_backward(*double(delta, x, w), [len(b)], *how, (True, True, True))
     with calls("pairs_weights", *(["pairs_up"] if how.stride == (2, 2) else [])):
-        assert_as_good(
-            MAPS.forward(x, w, b, how), torch.convolution(x, w, b, *how), torch.convolution(*double(x, w, b), *how)
-        )
-        for asked in itertools.product((True, False), repeat=3):
-            grads = MAPS.gradients(x, delta, w, how, asked)
-            assert [grad is not None for grad in grads] == list(asked)
-            for grad, eager, exact in zip(grads, plain, truth, strict=True):
-                if grad is not None:
-                    assert_as_good(grad, eager, exact)
+        assert_layer_as_good(x, w, b, delta, how)
 
 
 def test_two_derivatives():

@@ -1,25 +1,33 @@
 """Convolutions in bfloat16 from two to four channels, and to them, by products of pairs are PyTorch's in every map."""
 
 import copy
-import itertools
 
 import pytest
 import torch
 from cases import assert_as_good
-from convolutions import OF_PAIRS, calls, double, geometry, last, narrow, theirs
+from convolutions import (
+    OF_PAIRS,
+    assert_layer_as_good,
+    assert_products_of_pairs_are_refused,
+    calls,
+    double,
+    geometry,
+    last,
+    narrow,
+    served,
+    theirs,
+)
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
 import wgan_kernels as wk
-from wgan_kernels import _dispatch
-from wgan_kernels.rules import _pairs, _pairs_few
+from wgan_kernels.rules import _pairs_few
 from wgan_kernels.rules._geometry import size
-from wgan_kernels.rules.conv import MAPS, Geometry
+from wgan_kernels.rules.conv import Geometry
 
 pytestmark = OF_PAIRS
 operators = torch.ops.wgan_kernels
-SWEEPS = ("forward", "pullback", "weights")
 OPERATORS = ("pairs_few", "pairs_few_up", "pairs_few_weights")
 KINDS = ("from few", "to few, transposed", "to few, of stride 1")
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -153,44 +161,21 @@ SERVED = {
 }
 
 
-def served(x, w, how):
-    return " ".join(sweep for sweep in SWEEPS if _pairs_few.serve(x, w, how, sweep))
-
-
 @pytest.mark.parametrize(("x", "w", "how", "expected"), SERVED.values(), ids=SERVED)
 def test_which_are_served(x, w, how, expected):
-    assert served(x, w, how) == expected
+    assert served(_pairs_few, x, w, how) == expected
 
 
 def test_who_serves_them(monkeypatch):
-    assert served(X, W, geometry())
-    with wk.use_backend("reference"):
-        assert not served(X, W, geometry())
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.compiler, "is_compiling", lambda: True)
-        assert not served(X, W, geometry())
-    with monkeypatch.context() as patch:
-        patch.setattr(_pairs, "has_instruction", lambda: False)
-        assert not served(X, W, geometry())
-    monkeypatch.setattr(_dispatch, "has_wide_vectors", lambda: False)
-    assert not served(X, W, geometry())
+    assert_products_of_pairs_are_refused(lambda: served(_pairs_few, X, W, geometry()), monkeypatch)
 
 
 # --- layers and penalties ---------------------------------------------------------------------------------------------
 @each_kind
 def test_every_combination_of_gradients(kind):
     x, w, b, delta, how = layer(kind, 3, 64)
-    plain = torch.ops.aten.convolution_backward(delta, x, w, [len(b)], *how, (True, True, True))
-    truth = torch.ops.aten.convolution_backward(*double(delta, x, w), [len(b)], *how, (True, True, True))
     with calls(*OPERATORS):
-        y = MAPS.forward(x, w, b, how)
-        for asked in itertools.product((True, False), repeat=3):
-            grads = MAPS.gradients(x, delta, w, how, asked)
-            assert [grad is not None for grad in grads] == list(asked)
-            for grad, eager, exact in zip(grads, plain, truth, strict=True):
-                if grad is not None:
-                    assert_as_good(grad, eager, exact)
-    assert_as_good(y, torch.convolution(x, w, b, *how), torch.convolution(*double(x, w, b), *how))
+        assert_layer_as_good(x, w, b, delta, how)
 
 
 def test_a_gradient_penalty():

@@ -1,4 +1,4 @@
-"""The two kernels of a perceptron by themselves: their schemas, no samples, and what they refuse."""
+"""The kernels of a perceptron by themselves: their schemas, no samples, and what they refuse."""
 
 import pytest
 import torch
@@ -15,12 +15,13 @@ def arguments(split=3, points=2):
     _, _, values, deltas = operators.perceptron_begin(x, seed, weights, biases, slopes, split)
     return {
         "begin": (x, seed, weights, biases, slopes, split),
+        "penalty": (x, weights, biases, slopes, 1.0, False),
         "finish": (x[:split], torch.randn(points, 4), values, deltas, weights, slopes),
     }
 
 
 @pytest.mark.parametrize("split", [0, 3])
-@pytest.mark.parametrize("name", ["begin", "finish"])
+@pytest.mark.parametrize("name", ["begin", "penalty", "finish"])
 def test_opcheck(name, split):
     tests = ("test_schema", "test_faketensor")
     torch.library.opcheck(getattr(operators, f"perceptron_{name}").default, arguments(split)[name], test_utils=tests)
@@ -30,6 +31,8 @@ def test_no_samples():
     x, _, weights, biases, slopes, _ = arguments()["begin"]
     empty = x[:0], x.new_empty(0, 2)
     _, _, values, deltas = operators.perceptron_begin(*empty, weights, biases, slopes, 0)
+    penalty, derivative, _, _ = operators.perceptron_penalty(x[:0], weights, biases, slopes, 1.0, False)
+    assert penalty.isnan() and derivative.shape == (0, 4)
     for grad in operators.perceptron_finish(x[:0], x[:0], values, deltas, weights, slopes):
         assert not grad.any()
 
@@ -46,6 +49,10 @@ WRONG = {
     "a slope missing": ("begin", 4, lambda slopes: slopes[:1]),
     "no such split": ("begin", 5, lambda split: 9),
     "a negative split": ("begin", 5, lambda split: -1),
+    "a penalty of doubles": ("penalty", 0, lambda x: x.double()),
+    "a penalty of another width": ("penalty", 0, lambda x: x[:, :3].contiguous()),
+    "a penalty of single numbers": ("penalty", 0, lambda x: x[0, 0]),
+    "a penalty with a bias too long": ("penalty", 2, lambda biases: [torch.zeros(9), None]),
     "other values": ("finish", 2, lambda values: values[:, :3].contiguous()),
     "values and deltas of doubles": ("finish", slice(2, 4), lambda both: [each.double() for each in both]),
     "deltas of doubles": ("finish", 3, lambda deltas: deltas.double()),

@@ -206,6 +206,18 @@ def test_bad_samples_raise_before_anything_is_written(arguments, kind, match):
     assert all(torch.equal(value, before[name]) for name, value in critic.state_dict().items())
 
 
+@pytest.mark.parametrize("tune", [True, False])
+def test_a_batch_that_the_critic_itself_refuses_costs_no_later_one_its_program(tune):
+    critic = nn.Sequential(nn.Unflatten(1, (7, 1)), nn.Flatten(), nn.Linear(7, 1))
+    step = wk.CriticStep(critic, wk.optim.Adam(critic.parameters()), tune=tune)
+    plan = step.plan
+    with pytest.raises(RuntimeError, match="unflatten"):
+        step(torch.randn(4, 8), torch.randn(4, 8))
+    assert step.plan == plan and "pullback" in plan
+    step(torch.randn(4, 7), torch.randn(4, 7))
+    assert step.plan.startswith(plan)
+
+
 @pytest.mark.parametrize("way", ["_by_program", "_by_autograd"])
 def test_a_critic_without_scores_is_refused(way, monkeypatch):
     critic = nn.Sequential(nn.Linear(7, 9), nn.LeakyReLU(), nn.Linear(9, 0))

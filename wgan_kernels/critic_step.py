@@ -129,8 +129,16 @@ class CriticStep:
             try:
                 return way(real, fake, points)
             except Refused as reason:
-                self._program, self._why = None, str(reason)
-                return self._by_autograd(real, fake, points)
+                return self._without_program(str(reason), real, fake, points)
+
+    def _without_program(self, why, real, fake, points):
+        """By autograd from now on, unless it has an error of its own: then these samples are wrong, not the program."""
+        program, self._program, self._why = self._program, None, why
+        try:
+            return self._by_autograd(real, fake, points)
+        except BaseException:
+            self._program = program
+            raise
 
     def _points(self, real, fake):
         """Where the penalty looks at the gradient."""

@@ -272,3 +272,30 @@ def test_a_layer_that_holds_its_critic():
     critic.layers[0].critic = critic
     step = wk.CriticStep(critic, torch.optim.SGD(critic.parameters(), 0.1), tune=False)
     assert step(*torch.randn(2, 3, 4))["loss"].isfinite()
+
+
+class Remembers(nn.Module):
+    """Keeps what it has seen, and adds a tensor of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.seen, self.shift = nn.Linear(7, 1), None, torch.ones(1)
+
+    def forward(self, x):
+        self.seen = self.layer(x)
+        return self.seen + self.shift
+
+
+def test_tracing_leaves_the_critic_as_it_was():
+    critic = Remembers()
+    before = dict(vars(critic))
+    assert "it uses a tensor that is no layer's" in wk.CriticStep(critic, wk.optim.Adam(critic.parameters())).plan
+    assert vars(critic) == before
+
+
+def test_tracing_leaves_other_modules_alone():
+    """Those of other threads, too: they are called as ever."""
+    bystander, x = nn.Linear(7, 7), torch.randn(2, 7)
+    critic = By(lambda self, x, a: a(x), *linears((7, 1)), calls_another=lambda: torch.equal(bystander(x), bystander(x)))
+    critic.of = lambda self, x, a: a(x) if self.calls_another() else a(-x)
+    assert "pullback" in wk.CriticStep(critic, wk.optim.Adam(critic.parameters())).plan

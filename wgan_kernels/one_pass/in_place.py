@@ -19,15 +19,8 @@ _VIEWS = frozenset({"flatten", "squeeze", "unsqueeze", "unflatten", "view", "res
 _VIEWING = (nn.Flatten, nn.Unflatten, nn.Identity, nn.modules.dropout._DropoutNd)
 
 
-class Tracer(fx.Tracer):
+class Proxy(fx.Proxy):
     """Sees h += y as what it is; fx takes it for h + y."""
-
-    def proxy(self, node):
-        return _Proxy(node, self)
-
-
-class _Proxy(fx.Proxy):
-    pass
 
 
 def _augmented(function):
@@ -35,7 +28,7 @@ def _augmented(function):
 
 
 for _function in AUGMENTED:
-    setattr(_Proxy, f"__{_function.__name__}__", _augmented(_function))
+    setattr(Proxy, f"__{_function.__name__}__", _augmented(_function))
 
 
 def check(critic, graph):

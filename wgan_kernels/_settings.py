@@ -6,7 +6,7 @@ import torch
 
 from ._dispatch import requested, use_backend
 
-_PLAIN = frozenset({bool, int, float, str, type(None), tuple})
+PLAIN = frozenset({bool, int, float, str, type(None), tuple})
 
 
 def settings(module):
@@ -27,7 +27,7 @@ def settings(module):
                 id(part),
                 id(type(part)),
                 [id(child) for child in children],
-                [value for value in own.values() if type(value) in _PLAIN],
+                [value for value in own.values() if type(value) in PLAIN],
                 id(own.get("forward")),
                 len(own["_forward_hooks"]),
                 len(own["_forward_pre_hooks"]),

@@ -11,17 +11,19 @@ from torch.nn.modules import module as _module
 from .. import _layout
 from .._settings import settings, surroundings, within
 from ..second_order import is_recorded_plainly
-from .nodes import Layer, Piecewise, Reshape
+from .nodes import Join, Layer, Piecewise, Reshape
 from .norm import Norm
 from .program import Refused
-from .trace import is_chain, trace
+from .trace import reads, trace
+from .transparent import is_unchanged
 
 
 def penalty(critic, x, by_calls, **how):
     """``gradient_norm_penalty(∇ₓ Σ critic(x), **how)``: a part of the critic's graph wherever gradients are enabled.
 
-    None where it has to be made of the critic's own calls: for one that is not put together of torch's layers alone,
-    whose Python would not be run, for tensors other than plain ones on a CPU, and where somebody follows the calls.
+    None where it has to be made of the critic's own calls: for one whose Python may do more than to put torch's layers
+    together, since it would not be run, for tensors other than plain ones on a CPU, and where somebody follows the
+    calls.
     ``by_calls(x)`` makes it so, differentiably; derivatives beyond the second take that.
 
     Images are taken in channels-last memory, where convolutions are faster: 1.04 to 1.5 times so from one image of
@@ -64,10 +66,14 @@ class Known:
     def __init__(self, critic, made_for):
         self.parts, self.made_for, self.refused = list(critic.modules())[1:], made_for, {}
         self.surroundings, self.settings = made_for
-        self.program = _program_of(critic)
+        self.reads = reads(critic)
+        self.program = None if self.reads is None else _program_of(critic)
+
+    def is_of(self, now):
+        return self.made_for == now and (not self.reads or is_unchanged(self.reads))
 
     def parameters(self):
-        """Each once, as the critic has them now."""
+        """Of the critic's parts, as they have them now, each once. Those of its own no layer reads."""
         of_parts = (param for part in self.parts for param in part._parameters.values() if param is not None)
         return list({id(param): param for param in of_parts}.values())  # a parameter's hash is a function in Python
 
@@ -77,24 +83,22 @@ _known = weakref.WeakKeyDictionary()  # {critic: Known}
 
 def _known_of(critic):
     """None for one that is not run as a program."""
-    if type(critic) is not nn.Sequential:
+    if not isinstance(critic, nn.Module):
         return None
     now = surroundings("cpu"), settings(critic)
     known = _known.get(critic)
-    if known is None or known.made_for != now:
+    if known is None or not known.is_of(now):
         _known[critic] = known = Known(critic, now)
     return None if known.program is None else known
 
 
 def _program_of(critic):
-    if not is_chain(critic):
-        return None
     try:
         program = trace(critic)
     except Refused:
         return None
     # Of these it is known which parameters autograd gives nothing, and which zeros.
-    is_known = all(isinstance(node, (Layer, Norm, Piecewise, Reshape)) for node, _ in program.steps)
+    is_known = all(isinstance(node, (Join, Layer, Norm, Piecewise, Reshape)) for node, _ in program.steps)
     return program if is_known else None
 
 

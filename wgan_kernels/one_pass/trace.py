@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from ..rules import activation, conv
-from . import in_place, perceptron
+from . import in_place, perceptron, transparent
 from .flatten import Flatten, Matrix
 from .graph import graph_of
 from .island import Island
@@ -55,8 +55,10 @@ _CONVOLUTIONS = {nn.Conv1d: False, nn.Conv2d: False, nn.Conv3d: False}
 _CONVOLUTIONS |= {nn.ConvTranspose1d: True, nn.ConvTranspose2d: True, nn.ConvTranspose3d: True}
 _ELEMENTWISE = {torch.tanh: "tanh", torch.sigmoid: "sigmoid", F.tanh: "tanh", F.sigmoid: "sigmoid", F.silu: "silu"}
 _ELEMENTWISE |= {F.gelu: "gelu", F.softplus: "softplus", F.elu: "elu"}
+_AVERAGES = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool2d, F.pixel_unshuffle)
 _SHAPES = ("flatten", "squeeze", "unsqueeze", "unflatten")
 _ADDITIONS = (operator.add, torch.add)
+_FUNCTIONS = (F.relu, torch.relu, F.leaky_relu, torch.flatten, torch.add, *_AVERAGES, *_ELEMENTWISE)
 
 
 def trace(critic):
@@ -72,7 +74,7 @@ def trace(critic):
     for name, param in critic.named_parameters():
         if param._backward_hooks or param._post_accumulate_grad_hooks:
             raise Refused(f"{name} has hooks, which a program would not call")
-    steps = _steps_of_chain(critic) if is_chain(critic) else _steps_by_fx(critic)
+    steps = _steps_of_chain(critic) if _is_chain(critic) else _steps_by_fx(critic)
     if not steps:
         raise Refused("it has no operation")
     return Program(steps, perceptron.recognised(steps))
@@ -111,12 +113,21 @@ def _steps_by_fx(critic):
     return steps
 
 
-def is_chain(critic):
+def _is_chain(critic):
     """Whether it is a Sequential of torch's layers and of other such Sequentials, with nobody else's Python in it."""
     return type(critic) is nn.Sequential and all(
         type(part) is nn.Sequential or (type(part).__module__.startswith("torch.nn.") and not part._modules)
         for part in critic.modules()
     )
+
+
+def reads(critic):
+    """What else decides what a critic does than its own ``settings``, see ``transparent.read``; None where its Python
+    has to run, since it may do more than to say which layers the samples go through.
+    """
+    if not isinstance(critic, nn.Module) or fx.Tracer().is_leaf_module(critic, ""):
+        return None
+    return [] if _is_chain(critic) else transparent.read(critic, _FUNCTIONS)
 
 
 def _steps_of_chain(critic):
@@ -237,7 +248,7 @@ def _function(name, function, args, kwargs):
         return (Flatten if is_whole else Reshape)(name, "flatten", lambda x: torch.flatten(x, *args, **kwargs))
     if function in (operator.mul, operator.truediv) and len(args) == 1 and isinstance(args[0], (int, float)):
         return Linear(name, function.__name__, lambda x: function(x, args[0]))
-    if function in (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool2d, F.pixel_unshuffle):
+    if function in _AVERAGES:
         return Linear(name, function.__name__, lambda x: function(x, *args, **kwargs))
     if function in _ELEMENTWISE:
         call = lambda x: function(x, *args, **kwargs)  # noqa: E731

@@ -37,7 +37,7 @@ class Config(Options):
     out: Path = Path("wgan_and_wgan_gp.png")
     iterations: int = 60
     full: bool = False
-    """The post's lengths: 4,000 iterations of WGAN, 1,000 of WGAN-GP; most of an hour on two cores."""
+    """The post's lengths: 4,000 iterations of WGAN, 1,000 of WGAN-GP; some 25 minutes on two cores."""
     points: int = 4
     samples: int = 500
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"

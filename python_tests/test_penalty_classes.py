@@ -96,7 +96,20 @@ def features(self, x):
     return F.relu(self.first(x))
 
 
+class Pooled(nn.Module):
+    def __init__(self, average):
+        super().__init__()
+        self.inner, self.last, self.average = nn.Conv2d(1, 4, 3), nn.Linear(4, 1), average
+
+    def forward(self, x):
+        x = self.inner(F.avg_pool2d(x, 2))
+        x = x.mean((2, 3)) if self.average else F.adaptive_avg_pool2d(x, 1).flatten(1)
+        return self.last(x) * 0.5
+
+
 TRANSPARENT = {
+    "a mean": (lambda: Pooled(True), (5, 1, 8, 8)),
+    "an adaptive average": (lambda: Pooled(False), (5, 1, 8, 8)),
     "a sequence within": (Wrapped, (5, 4)),
     "its parent's": (Doubled, (5, 4)),
     "residual blocks": (Blocks, (5, 1, 8, 8)),

@@ -149,6 +149,34 @@ def test_any_critic(drawn):
         assert_same(results(wk, "r1_penalty", critic, x), expected, rtol=1e-7, atol=1e-9 * scale)
 
 
+def of_dims(dims, name):
+    return getattr(nn, f"{name}{dims}d")
+
+
+LINEAR = {
+    "average": lambda dims: of_dims(dims, "AvgPool")(2),
+    "adaptive": lambda dims: of_dims(dims, "AdaptiveAvgPool")(2),
+    "the mean": lambda dims: of_dims(dims, "AdaptiveAvgPool")(1),
+    "zeros around": lambda dims: of_dims(dims, "ZeroPad")(1),
+    "larger": lambda dims: nn.Upsample(scale_factor=2),
+    "fewer channels": lambda dims: nn.PixelShuffle(2) if dims == 2 else nn.Identity(),
+}
+
+
+@pytest.mark.parametrize("bend", [nn.Identity, nn.ReLU])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("make", LINEAR.values(), ids=LINEAR)
+def test_what_is_linear_and_has_no_weight(make, dims, bend):
+    """Of some of it autograd believes that it bends, and sends zeros."""
+    torch.manual_seed(4)
+    layers = [of_dims(dims, "Conv")(2, 4, 3, padding=1), make(dims), bend(), nn.Flatten()]
+    x = torch.randn(3, 2, *[4] * dims)
+    critic = nn.Sequential(*layers, nn.Linear(nn.Sequential(*layers)(x).shape[1], 1)).double()
+    x = x.double()
+    assert is_one_node(wk.r1_penalty(critic, x))
+    assert_same(results(wk, "r1_penalty", critic, x), results(wk.reference, "r1_penalty", critic, x))
+
+
 def test_several_at_once():
     """Penalties whose graphs live at the same time, run in another order than they were made, and one that never is."""
     critic, first, second = digits(), torch.randn(4, 1, 8, 8).double(), torch.randn(3, 1, 8, 8).double()

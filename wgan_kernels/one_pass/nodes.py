@@ -206,14 +206,17 @@ class Reshape(Node):
 
 
 class Linear(Node):
-    """Linear in x, without parameters: an average, a permutation, a padding. Its transpose is autograd's."""
+    """Linear in x, without parameters: an average, a permutation, a padding. Its transpose is autograd's.
+
+    bends: whether autograd believes so, and sends zeros.
+    """
 
     bare = True
     saved = ("x", "y", "t", "pushed")
 
-    def __init__(self, name, what, call):
+    def __init__(self, name, what, call, bends=False):
         super().__init__(name, what)
-        self.call = call
+        self.call, self.bends = call, bends
         self.forget()
 
     def forward(self, split, x):

@@ -16,13 +16,15 @@ from .norm import Norm
 from .program import Program, Refused
 
 # Modules that treat each sample by itself. Linear in it:
-_LINEAR = (
+_AVERAGING = (
     nn.AvgPool1d,
     nn.AvgPool2d,
     nn.AvgPool3d,
     nn.AdaptiveAvgPool1d,
     nn.AdaptiveAvgPool2d,
     nn.AdaptiveAvgPool3d,
+)
+_LINEAR = (
     nn.Upsample,
     nn.UpsamplingNearest2d,
     nn.UpsamplingBilinear2d,
@@ -55,10 +57,10 @@ _CONVOLUTIONS = {nn.Conv1d: False, nn.Conv2d: False, nn.Conv3d: False}
 _CONVOLUTIONS |= {nn.ConvTranspose1d: True, nn.ConvTranspose2d: True, nn.ConvTranspose3d: True}
 _ELEMENTWISE = {torch.tanh: "tanh", torch.sigmoid: "sigmoid", F.tanh: "tanh", F.sigmoid: "sigmoid", F.silu: "silu"}
 _ELEMENTWISE |= {F.gelu: "gelu", F.softplus: "softplus", F.elu: "elu"}
-_AVERAGES = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool2d, F.pixel_unshuffle)
+_AVERAGES = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool2d)
 _SHAPES = ("flatten", "squeeze", "unsqueeze", "unflatten")
 _ADDITIONS = (operator.add, torch.add)
-_FUNCTIONS = (F.relu, torch.relu, F.leaky_relu, torch.flatten, torch.add, *_AVERAGES, *_ELEMENTWISE)
+_FUNCTIONS = (F.relu, torch.relu, F.leaky_relu, torch.flatten, torch.add, F.pixel_unshuffle, *_AVERAGES, *_ELEMENTWISE)
 
 
 def trace(critic):
@@ -224,8 +226,9 @@ def _module(name, module):
         return Reshape(name, "identity", lambda x: x)
     if isinstance(module, nn.modules.dropout._DropoutNd):
         raise Refused(f"{name} ({kind.__name__}) draws anew in each of a program's sweeps")
-    if kind in _LINEAR:
-        return Linear(name, kind.__name__, module)
+    if kind in _LINEAR or kind in _AVERAGING:
+        bends = kind in _AVERAGING and not _is_one(getattr(module, "output_size", None))
+        return Linear(name, kind.__name__, module, bends)
     if kind in _BENT or kind in _BATCH:  # in evaluation, where its statistics are numbers
         return Island(name, kind.__name__, module, module, curved=False)
     if kind in _NORMS or (kind in _INSTANCE_NORMS and not module.track_running_stats):
@@ -248,8 +251,10 @@ def _function(name, function, args, kwargs):
         return (Flatten if is_whole else Reshape)(name, "flatten", lambda x: torch.flatten(x, *args, **kwargs))
     if function in (operator.mul, operator.truediv) and len(args) == 1 and isinstance(args[0], (int, float)):
         return Linear(name, function.__name__, lambda x: function(x, args[0]))
-    if function in _AVERAGES:
-        return Linear(name, function.__name__, lambda x: function(x, *args, **kwargs))
+    if function in _AVERAGES or function is F.pixel_unshuffle:
+        size = kwargs.get("output_size", args[0] if args else None) if function is F.adaptive_avg_pool2d else None
+        bends = function in _AVERAGES and not _is_one(size)
+        return Linear(name, function.__name__, lambda x: function(x, *args, **kwargs), bends)
     if function in _ELEMENTWISE:
         call = lambda x: function(x, *args, **kwargs)  # noqa: E731
         over = kwargs.get("inplace") or any(arg is True for arg in args)
@@ -260,6 +265,11 @@ def _function(name, function, args, kwargs):
 def _apart(call):
     """Not over its input, which is a leaf here."""
     return lambda x: call(x.clone())
+
+
+def _is_one(size):
+    """Of an average's result: then PyTorch takes the mean, whose derivative does not ask for x."""
+    return size == 1 or (isinstance(size, (tuple, list)) and set(size) == {1})
 
 
 def _keeps_batch(node):

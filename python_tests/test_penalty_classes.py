@@ -20,7 +20,7 @@ COUNT = [0]
 
 
 class Critic(nn.Module):
-    """Four numbers a sample; f: what it does with its layers."""
+    """Of four numbers a sample; ``of`` gives it a forward."""
 
     def __init__(self):
         super().__init__()

@@ -7,6 +7,7 @@ import threading
 import pytest
 import torch
 from critics import critics, is_on_a_kink
+from critics import of as of_dims
 from hypothesis import assume, event, given
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -147,10 +148,6 @@ def test_any_critic(drawn):
         expected = results(wk.reference, "r1_penalty", critic, x)
         scale = max([1.0, *(grad.abs().max().item() for grad in expected[1:] if grad is not None and grad.numel())])
         assert_same(results(wk, "r1_penalty", critic, x), expected, rtol=1e-7, atol=1e-9 * scale)
-
-
-def of_dims(dims, name):
-    return getattr(nn, f"{name}{dims}d")
 
 
 LINEAR = {

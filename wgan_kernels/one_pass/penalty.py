@@ -60,7 +60,7 @@ def _is_plain(tensor):
 class Known:
     """What a critic was found to be, as it was then and with what surrounded it.
 
-    program: None where there is none. refused: {shape of x: why it cannot be run}
+    program: None where there is none. reads: see ``trace.reads``. refused: {shape of x: why it cannot be run}
     """
 
     def __init__(self, critic, made_for):
@@ -70,7 +70,7 @@ class Known:
         self.program = None if self.reads is None else _program_of(critic)
 
     def is_of(self, now):
-        return self.made_for == now and (not self.reads or is_unchanged(self.reads))
+        return self.made_for == now and is_unchanged(self.reads)
 
     def parameters(self):
         """Of the critic's parts, as they have them now, each once. Those of its own no layer reads."""
@@ -85,8 +85,10 @@ def _known_of(critic):
     """None for one that is not run as a program."""
     if not isinstance(critic, nn.Module):
         return None
-    now = surroundings("cpu"), settings(critic)
     known = _known.get(critic)
+    if known is not None and known.reads is None:  # it stays with its calls, and pays for no look at its settings
+        return None
+    now = surroundings("cpu"), settings(critic)
     if known is None or not known.is_of(now):
         _known[critic] = known = Known(critic, now)
     return None if known.program is None else known

@@ -83,7 +83,7 @@ def trace(critic):
 
 
 def _steps_by_fx(critic):
-    if fx.Tracer().is_leaf_module(critic, ""):
+    if _is_layer(critic):
         critic = nn.Sequential(critic)
     graph = graph_of(critic)
     in_place.check(critic, graph)
@@ -115,6 +115,11 @@ def _steps_by_fx(critic):
     return steps
 
 
+def _is_layer(critic):
+    """Whether it is one of torch's own, whose forward is not looked into."""
+    return fx.Tracer().is_leaf_module(critic, "")
+
+
 def _is_chain(critic):
     """Whether it is a Sequential of torch's layers and of other such Sequentials, with nobody else's Python in it."""
     return type(critic) is nn.Sequential and all(
@@ -124,16 +129,14 @@ def _is_chain(critic):
 
 
 def reads(critic):
-    """What else decides what a critic does than its own ``settings``, see ``transparent.read``; None where its Python
-    has to run, since it may do more than to say which layers the samples go through.
-    """
-    if not isinstance(critic, nn.Module) or fx.Tracer().is_leaf_module(critic, ""):
+    """See ``transparent.read``. None where its Python has to run, as it may do more than put layers together."""
+    if _is_layer(critic):
         return None
     return [] if _is_chain(critic) else transparent.read(critic, _FUNCTIONS)
 
 
 def _steps_of_chain(critic):
-    """The same without fx, in a tenth of the time."""
+    """The same without fx, whose graph takes longer to make."""
     layers = list(_layers(critic))
     in_place.check_first(layers)
     return [(_module(*layer), [i]) for i, layer in enumerate(layers)]
@@ -251,10 +254,11 @@ def _function(name, function, args, kwargs):
         return (Flatten if is_whole else Reshape)(name, "flatten", lambda x: torch.flatten(x, *args, **kwargs))
     if function in (operator.mul, operator.truediv) and len(args) == 1 and isinstance(args[0], (int, float)):
         return Linear(name, function.__name__, lambda x: function(x, args[0]))
-    if function in _AVERAGES or function is F.pixel_unshuffle:
-        size = kwargs.get("output_size", args[0] if args else None) if function is F.adaptive_avg_pool2d else None
-        bends = function in _AVERAGES and not _is_one(size)
-        return Linear(name, function.__name__, lambda x: function(x, *args, **kwargs), bends)
+    if function is F.pixel_unshuffle:
+        return Linear(name, "pixel_unshuffle", lambda x: function(x, *args, **kwargs))
+    if function in _AVERAGES:
+        size = kwargs.get("output_size", *args[:1]) if function is F.adaptive_avg_pool2d else None
+        return Linear(name, function.__name__, lambda x: function(x, *args, **kwargs), not _is_one(size))
     if function in _ELEMENTWISE:
         call = lambda x: function(x, *args, **kwargs)  # noqa: E731
         over = kwargs.get("inplace") or any(arg is True for arg in args)

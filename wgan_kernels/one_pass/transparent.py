@@ -55,9 +55,7 @@ def read(critic, functions):
 
 def is_unchanged(found):
     """found: by ``read``."""
-    return all(
-        space.get(name) is value and getattr(value, "__code__", None) is code for space, name, value, code in found
-    )
+    return all(space.get(name) is value and _code_of(value) is code for space, name, value, code in found)
 
 
 def _is_own(kind):
@@ -94,11 +92,11 @@ class _Reading:
 
     def _takes(self, space, name):
         value = space[name]
-        if (id(space), name) not in self.seen:
-            self.seen.add((id(space), name))
-            self.found.append((space, name, value, _code_of(value)))
-            return _is_plain(value) or (type(value) is FunctionType and self._is_harmless(value))
-        return True
+        if (id(space), name) in self.seen:
+            return True
+        self.seen.add((id(space), name))
+        self.found.append((space, name, value, _code_of(value)))
+        return _is_plain(value) or (type(value) is FunctionType and self._is_harmless(value))
 
     def _is_harmless(self, function):
         code, space = function.__code__, function.__globals__

@@ -89,7 +89,7 @@ class Count(TorchDispatchMode):
 
 
 PIECEWISE = [nn.ReLU, lambda: nn.LeakyReLU(0.2), nn.ReLU6, lambda: nn.Hardtanh(-0.5, 1.5), lambda: nn.LeakyReLU(0.0)]
-SMOOTH = [nn.Tanh, nn.Softplus, nn.SiLU, nn.GELU, nn.ELU, nn.Sigmoid, nn.Hardswish]
+SMOOTH = [nn.Tanh, nn.Softplus, nn.SiLU, nn.GELU, nn.ELU, nn.Sigmoid, nn.Hardswish, nn.SELU, lambda: nn.CELU(0.5)]
 IN_PLACE = [lambda: nn.ReLU(inplace=True), lambda: nn.LeakyReLU(0.1, inplace=True), lambda: nn.Hardtanh(-1, 1, True)]
 ACTIVATIONS = st.sampled_from([*PIECEWISE, *SMOOTH, *IN_PLACE, nn.PReLU])
 

@@ -258,7 +258,7 @@ BY_CALLS = {
     "a sequence with one within": lambda: nn.Sequential(Own(), nn.Identity()),
     "hooks": hooked,
     "a forward put in its place": patched,
-    "a curved activation": lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1)).double(),
+    "no known activation": lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanhshrink(), nn.Linear(3, 1)).double(),
     "batch norm": lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 1)).double(),
 }
 

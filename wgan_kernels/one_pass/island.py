@@ -51,7 +51,11 @@ class Island(Node):
         return [bent if wanted else None]
 
     def gradients(self):
-        return list(zip(self.params, self.sums, strict=True))
+        received = zip(self.params, self.sums, strict=True)
+        if self.split or self.bent_behind:
+            return list(received)
+        bias = getattr(self.module, "bias", None)  # autograd has no way to it
+        return [(param, grad) for param, grad in received if param is not bias]
 
     def _add(self, grads):
         self.sums = [s if g is None else s + g for s, g in zip(self.sums, grads, strict=True)]

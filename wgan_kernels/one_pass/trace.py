@@ -3,64 +3,17 @@
 import operator
 
 import torch
-import torch.nn.functional as F
 from torch import fx, nn
 
-from ..rules import activation, conv
 from . import in_place, perceptron, transparent
-from .flatten import Flatten, Matrix
+from .flatten import Flatten
 from .graph import graph_of
-from .island import Island
-from .nodes import Join, Layer, Linear, Piecewise, Reshape
-from .norm import Norm
+from .kinds import BATCH_NORMS, FUNCTIONS, function_node, module_node
+from .nodes import Join, Linear, Reshape
 from .program import Program, Refused
 
-# Modules that treat each sample by itself. Linear in it:
-_AVERAGING = (
-    nn.AvgPool1d,
-    nn.AvgPool2d,
-    nn.AvgPool3d,
-    nn.AdaptiveAvgPool1d,
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveAvgPool3d,
-)
-_LINEAR = (
-    nn.Upsample,
-    nn.UpsamplingNearest2d,
-    nn.UpsamplingBilinear2d,
-    nn.PixelShuffle,
-    nn.PixelUnshuffle,
-    nn.ZeroPad1d,
-    nn.ZeroPad2d,
-    nn.ZeroPad3d,
-)
-# Piecewise linear:
-_BENT = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.PReLU)
-# Curved:
-_CURVED = (
-    nn.Tanh,
-    nn.Sigmoid,
-    nn.Softplus,
-    nn.SiLU,
-    nn.GELU,
-    nn.ELU,
-    nn.SELU,
-    nn.CELU,
-    nn.Mish,
-    nn.LogSigmoid,
-    nn.Softsign,
-)
-_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-_INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-_BATCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-_CONVOLUTIONS = {nn.Conv1d: False, nn.Conv2d: False, nn.Conv3d: False}
-_CONVOLUTIONS |= {nn.ConvTranspose1d: True, nn.ConvTranspose2d: True, nn.ConvTranspose3d: True}
-_ELEMENTWISE = {torch.tanh: "tanh", torch.sigmoid: "sigmoid", F.tanh: "tanh", F.sigmoid: "sigmoid", F.silu: "silu"}
-_ELEMENTWISE |= {F.gelu: "gelu", F.softplus: "softplus", F.elu: "elu"}
-_AVERAGES = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool2d)
 _SHAPES = ("flatten", "squeeze", "unsqueeze", "unflatten")
 _ADDITIONS = (operator.add, torch.add)
-_FUNCTIONS = (F.relu, torch.relu, F.leaky_relu, torch.flatten, torch.add, F.pixel_unshuffle, *_AVERAGES, *_ELEMENTWISE)
 
 
 def trace(critic):
@@ -132,14 +85,14 @@ def reads(critic):
     """See ``transparent.read``. None where its Python has to run, as it may do more than put layers together."""
     if _is_layer(critic):
         return None
-    return [] if _is_chain(critic) else transparent.read(critic, _FUNCTIONS)
+    return [] if _is_chain(critic) else transparent.read(critic, (*FUNCTIONS, torch.add))
 
 
 def _steps_of_chain(critic):
     """The same without fx, whose graph takes longer to make."""
     layers = list(_layers(critic))
     in_place.check_first(layers)
-    return [(_module(*layer), [i]) for i, layer in enumerate(layers)]
+    return [(module_node(*layer), [i]) for i, layer in enumerate(layers)]
 
 
 def _layers(critic, above=""):
@@ -165,7 +118,7 @@ def _check(name, module):
         raise Refused(f"{name} has hooks, which a program would not call")
     if has_own_forward(module):
         raise Refused(f"{name} was given another forward, which a program would not call")
-    if isinstance(module, _BATCH) and (module.training or not module.track_running_stats):
+    if isinstance(module, BATCH_NORMS) and (module.training or not module.track_running_stats):
         raise Refused(f"{name} ({type(module).__name__}) normalises over the batch, which couples the samples")
 
 
@@ -176,13 +129,13 @@ def _node(critic, node):
         module = critic.get_submodule(node.target)
         if len(sources) != 1 or node.kwargs:
             raise Refused(f"{node.target} is called with more than one tensor")
-        return _module(node.target, module), sources
+        return module_node(node.target, module), sources
     name, function = node.name, in_place.AUGMENTED.get(node.target, node.target)
     if node.op == "call_function" and function in _ADDITIONS:
         if len(node.args) == 2 and all(isinstance(arg, fx.Node) for arg in node.args) and not node.kwargs:
             return Join(name, "add"), list(node.args)
     elif node.op == "call_function":
-        made = _function(name, function, node.args[1:], node.kwargs)
+        made = function_node(name, function, node.args[1:], node.kwargs)
         if made is not None and len(sources) == 1:
             return made, sources
     elif node.op == "call_method" and node.target in _SHAPES and len(sources) == 1:
@@ -195,85 +148,6 @@ def _node(critic, node):
     elif node.op == "call_method" and node.target in ("view", "reshape") and _keeps_batch(node):
         return Reshape(name, node.target, _reshape(node.args[2:])), sources[:1]
     raise Refused(f"{name}: no sweeps are known for {getattr(node.target, '__name__', node.target)}")
-
-
-def _module(name, module):
-    kind = type(module)
-    for attribute in ("weight", "bias"):
-        if any(attribute in place for place in (vars(module), module._buffers, module._modules)):
-            raise Refused(f"{name}: its {attribute} is no parameter of its own")
-    if kind is nn.Linear:
-        return Matrix(name, module)
-    if kind in _CONVOLUTIONS and module.padding_mode == "zeros" and not isinstance(module.padding, str):
-        how = conv.Geometry(
-            stride=module.stride,
-            padding=module.padding,
-            dilation=module.dilation,
-            transposed=_CONVOLUTIONS[kind],
-            output_padding=module.output_padding,
-            groups=module.groups,
-        )
-        return Layer(name, module, conv.MAPS, how)
-    if kind is nn.ReLU:
-        return Piecewise(name, "relu", activation.relu)
-    if kind is nn.LeakyReLU and isinstance(module.negative_slope, (int, float)) and module.negative_slope > 0:
-        return Piecewise(name, "leaky_relu", activation.leaky_relu(module.negative_slope))
-    if kind in (nn.Hardtanh, nn.ReLU6):
-        return Piecewise(name, "hardtanh", activation.hardtanh(module.min_val, module.max_val))
-    if kind in (nn.Flatten, nn.Unflatten):
-        is_whole = kind is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1)
-        return (Flatten if is_whole else Reshape)(name, kind.__name__.lower(), module)
-    if kind is nn.Identity or (
-        isinstance(module, nn.modules.dropout._DropoutNd) and not (module.training and module.p)
-    ):
-        return Reshape(name, "identity", lambda x: x)
-    if isinstance(module, nn.modules.dropout._DropoutNd):
-        raise Refused(f"{name} ({kind.__name__}) draws anew in each of a program's sweeps")
-    if kind in _LINEAR or kind in _AVERAGING:
-        bends = kind in _AVERAGING and not _is_one(getattr(module, "output_size", None))
-        return Linear(name, kind.__name__, module, bends)
-    if kind in _BENT or kind in _BATCH:  # in evaluation, where its statistics are numbers
-        return Island(name, kind.__name__, module, module, curved=False)
-    if kind in _NORMS or (kind in _INSTANCE_NORMS and not module.track_running_stats):
-        return Norm(name, module)
-    if kind in _CURVED:
-        return Island(name, kind.__name__, _apart(module) if getattr(module, "inplace", False) else module, module)
-    raise Refused(f"{name}: no sweeps are known for {kind.__name__}")
-
-
-def _function(name, function, args, kwargs):
-    if any(isinstance(value, fx.Node) for value in (*args, *kwargs.values())):
-        return None
-    if function in (F.relu, torch.relu):
-        return Piecewise(name, "relu", activation.relu)
-    if function is F.leaky_relu:
-        slope = args[0] if args else kwargs.get("negative_slope", 0.01)
-        return Piecewise(name, "leaky_relu", activation.leaky_relu(slope)) if slope > 0 else None
-    if function is torch.flatten:
-        is_whole = args == (1,) and not kwargs
-        return (Flatten if is_whole else Reshape)(name, "flatten", lambda x: torch.flatten(x, *args, **kwargs))
-    if function in (operator.mul, operator.truediv) and len(args) == 1 and isinstance(args[0], (int, float)):
-        return Linear(name, function.__name__, lambda x: function(x, args[0]))
-    if function is F.pixel_unshuffle:
-        return Linear(name, "pixel_unshuffle", lambda x: function(x, *args, **kwargs))
-    if function in _AVERAGES:
-        size = kwargs.get("output_size", *args[:1]) if function is F.adaptive_avg_pool2d else None
-        return Linear(name, function.__name__, lambda x: function(x, *args, **kwargs), not _is_one(size))
-    if function in _ELEMENTWISE:
-        call = lambda x: function(x, *args, **kwargs)  # noqa: E731
-        over = kwargs.get("inplace") or any(arg is True for arg in args)
-        return Island(name, _ELEMENTWISE[function], _apart(call) if over else call)
-    return None
-
-
-def _apart(call):
-    """Not over its input, which is a leaf here."""
-    return lambda x: call(x.clone())
-
-
-def _is_one(size):
-    """Of an average's result: then PyTorch takes the mean, whose derivative does not ask for x."""
-    return size == 1 or (isinstance(size, (tuple, list)) and set(size) == {1})
 
 
 def _keeps_batch(node):

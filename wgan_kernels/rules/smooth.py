@@ -1,15 +1,19 @@
-"""Smooth activations, y = φ(x): softplus, SiLU, ELU, and hard-swish, which has curvature between its kinks.
+"""Smooth activations, y = φ(x): softplus, SiLU, GELU, ELU and its kin, tanh, sigmoid, and hard-swish, which has
+curvature between its kinks.
 
 ::
 
     pullback                 δ ↦ φ′(x)·δ
     of it, cotangent t:      ∂δ = φ′(x)·t,    ∂x = φ″(x)·δ·t      the curvature
 
-Here the pass that follows is needed; what PyTorch adds are elementwise kernels: its second derivatives are composites
-of nine, ten, seven and eight of them, where four, nine (five in place), four and four do. tanh and sigmoid keep their
-result alone and take five, where a rule gained 0 to 7%; a rule for GELU was no faster.
+Here the pass that follows is needed; what PyTorch adds are elementwise kernels: its second derivatives of softplus,
+SiLU, ELU and hard-swish are composites of nine, ten, seven and eight of them, where four, nine (five in place), four
+and four do. Of the calls of a critic tanh and sigmoid, which keep their result alone and take five there, and GELU
+are PyTorch's: a rule gained 0 to 7%, and nothing. A program has no graph, and takes them all.
 """
 
+import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,11 +26,15 @@ aten = torch.ops.aten
 
 
 class Curve(NamedTuple):
-    """forward: x → φ(x); pullback: (δ, x) → φ′·δ; second: (t, δ, x) → (φ′·t, φ″·δ·t)."""
+    """forward: x → φ(x); pullback: (δ, x) → φ′·δ; second: (t, δ, x) → (φ′·t, φ″·δ·t).
+
+    of_result: the latter two are given φ(x) in the place of x.
+    """
 
     forward: Callable
     pullback: Callable
     second: Callable
+    of_result: bool = False
 
 
 class Smooth(torch.autograd.Function):
@@ -72,11 +80,38 @@ def _derivatives(function, x):
     return slope, bend
 
 
-def _softplus_second(t, delta, x):
-    """φ′ = s, φ″ = s(1 − s) with the sigmoid s, 1 beyond the threshold."""
-    slope = aten.softplus_backward(torch.ones_like(x[:1]).expand_as(x), x, 1, 20)
+def _softplus_second(t, delta, x, beta, threshold):
+    """φ′ = s, φ″ = β·s(1 − s) with the sigmoid s of β·x, 1 beyond the threshold."""
+    slope = aten.softplus_backward(torch.ones_like(x[:1]).expand_as(x), x, beta, threshold)
     pushed = t * slope
-    return pushed, torch.addcmul(pushed, pushed, slope, value=-1).mul_(delta)
+    bend = torch.addcmul(pushed, pushed, slope, value=-1).mul_(delta)
+    return pushed, bend if beta == 1 else bend.mul_(beta)
+
+
+@functools.lru_cache(maxsize=1024)
+def softplus(beta=1, threshold=20):
+    """log(1 + e^(β·x))/β, x beyond the threshold."""
+    return Curve(
+        lambda x: F.softplus(x, beta, threshold),
+        lambda delta, x: aten.softplus_backward(delta, x, beta, threshold),
+        lambda t, delta, x: _softplus_second(t, delta, x, beta, threshold),
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def elu(alpha=1.0, scale=1.0, input_scale=1.0):
+    """scale·x where x > 0, else scale·α·(e^(input_scale·x) − 1): ELU, SELU and CELU."""
+
+    def pullback(delta, x):
+        return aten.elu_backward(delta, alpha, scale, input_scale, False, x)
+
+    def second(t, delta, x):
+        """φ″ = input_scale·φ′ where x < 0, else 0."""
+        pushed = pullback(t, x)
+        bend = (pushed * delta).masked_fill_(x >= 0, 0)
+        return pushed, bend if input_scale == 1 else bend.mul_(input_scale)
+
+    return Curve(lambda x: aten.elu(x, alpha, scale, input_scale), pullback, second)
 
 
 def _silu_second(t, delta, x):
@@ -86,14 +121,23 @@ def _silu_second(t, delta, x):
     return aten.silu_backward(t, x), bend.mul_(s.mul_(-2).add_(1).mul_(x).add_(2))
 
 
-def _elu_second(t, delta, x):
-    """φ″ = φ′ = e^x where x ≤ 0, else 0 and 1."""
-    pushed = _elu_pullback(t, x)
-    return pushed, (pushed * delta).masked_fill_(x > 0, 0)
+def _gelu_second(t, delta, x):
+    """φ″ = (2 − x²)·e^(−x²/2)/√(2π)."""
+    square = x.square()
+    density = square.mul(-0.5).exp_().mul_(1 / math.sqrt(2 * math.pi))
+    return aten.gelu_backward(t, x), square.neg_().add_(2).mul_(density).mul_(t).mul_(delta)
 
 
-def _elu_pullback(delta, x):
-    return aten.elu_backward(delta, 1, 1, 1, False, x)
+def _tanh_second(t, delta, y):
+    """φ′ = 1 − y², φ″ = −2y·φ′."""
+    pushed = aten.tanh_backward(t, y)
+    return pushed, (y * pushed).mul_(delta).mul_(-2)
+
+
+def _sigmoid_second(t, delta, y):
+    """φ′ = y(1 − y), φ″ = (1 − 2y)·φ′."""
+    pushed = aten.sigmoid_backward(t, y)
+    return pushed, (1 - 2 * y).mul_(pushed).mul_(delta)
 
 
 def _hardswish_second(t, delta, x):
@@ -101,10 +145,11 @@ def _hardswish_second(t, delta, x):
     return aten.hardswish_backward(t, x), aten.hardtanh_backward(t * delta, x, -3, 3).div_(3)
 
 
-_SOFTPLUS = Curve(F.softplus, lambda delta, x: aten.softplus_backward(delta, x, 1, 20), _softplus_second)
-_SILU = Curve(F.silu, aten.silu_backward.default, _silu_second)
-_ELU = Curve(F.elu, _elu_pullback, _elu_second)
-_HARDSWISH = Curve(F.hardswish, aten.hardswish_backward.default, _hardswish_second)
+silu = Curve(F.silu, aten.silu_backward.default, _silu_second)
+gelu = Curve(F.gelu, lambda delta, x: aten.gelu_backward(delta, x), _gelu_second)
+tanh = Curve(torch.tanh, aten.tanh_backward.default, _tanh_second, of_result=True)
+sigmoid = Curve(torch.sigmoid, aten.sigmoid_backward.default, _sigmoid_second, of_result=True)
+hardswish = Curve(F.hardswish, aten.hardswish_backward.default, _hardswish_second)
 
 
 def _smooth(x, curve):
@@ -113,19 +158,19 @@ def _smooth(x, curve):
 
 
 def _softplus(input, beta=1, threshold=20):
-    return _smooth(input, _SOFTPLUS) if beta == 1 and threshold == 20 else None
+    return _smooth(input, softplus()) if beta == 1 and threshold == 20 else None
 
 
 def _silu(input, inplace=False):
-    return None if inplace else _smooth(input, _SILU)
+    return None if inplace else _smooth(input, silu)
 
 
 def _elu(input, alpha=1.0, inplace=False):
-    return None if inplace or alpha != 1 else _smooth(input, _ELU)
+    return None if inplace or alpha != 1 else _smooth(input, elu())
 
 
 def _hardswish(input, inplace=False):
-    return None if inplace else _smooth(input, _HARDSWISH)
+    return None if inplace else _smooth(input, hardswish)
 
 
 ROUTES = {F.softplus: _softplus, F.silu: _silu, F.elu: _elu, F.hardswish: _hardswish}

@@ -1,0 +1,153 @@
+"""Which node of a program one of torch's layers or functions becomes."""
+
+import operator
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from ..rules import activation, conv, smooth
+from .flatten import Flatten, Matrix
+from .island import Island
+from .nodes import Layer, Linear, Piecewise, Reshape
+from .norm import Norm
+from .program import Refused
+from .smooth import Smooth
+
+# Modules that treat each sample by itself. Linear in it:
+_AVERAGING = (
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.AvgPool3d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveAvgPool3d,
+)
+_LINEAR = (
+    nn.Upsample,
+    nn.UpsamplingNearest2d,
+    nn.UpsamplingBilinear2d,
+    nn.PixelShuffle,
+    nn.PixelUnshuffle,
+    nn.ZeroPad1d,
+    nn.ZeroPad2d,
+    nn.ZeroPad3d,
+)
+# Piecewise linear:
+_BENT = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.PReLU)
+# Smooth, each with its curve, where there is one:
+_SMOOTH = {
+    nn.Tanh: lambda module: smooth.tanh,
+    nn.Sigmoid: lambda module: smooth.sigmoid,
+    nn.Softplus: lambda module: smooth.softplus(module.beta, module.threshold),
+    nn.SiLU: lambda module: smooth.silu,
+    nn.GELU: lambda module: smooth.gelu if module.approximate == "none" else None,
+    nn.ELU: lambda module: smooth.elu(module.alpha),
+    nn.SELU: lambda module: smooth.elu(*_SELU),
+    nn.CELU: lambda module: smooth.elu(module.alpha, 1.0, 1 / module.alpha),
+    nn.Hardswish: lambda module: smooth.hardswish,
+    nn.Mish: lambda module: None,
+    nn.LogSigmoid: lambda module: None,
+    nn.Softsign: lambda module: None,
+}
+_SELU = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946  # α and scale
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_CONVOLUTIONS = {nn.Conv1d: False, nn.Conv2d: False, nn.Conv3d: False}
+_CONVOLUTIONS |= {nn.ConvTranspose1d: True, nn.ConvTranspose2d: True, nn.ConvTranspose3d: True}
+_CURVES = {
+    torch.tanh: lambda: smooth.tanh,
+    F.tanh: lambda: smooth.tanh,
+    torch.sigmoid: lambda: smooth.sigmoid,
+    F.sigmoid: lambda: smooth.sigmoid,
+    F.softplus: lambda beta=1, threshold=20: smooth.softplus(beta, threshold),
+    F.silu: lambda inplace=False: smooth.silu,
+    F.gelu: lambda approximate="none": smooth.gelu if approximate == "none" else None,
+    F.elu: lambda alpha=1.0, inplace=False: smooth.elu(alpha),
+}
+_AVERAGES = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool2d)
+FUNCTIONS = (F.relu, torch.relu, F.leaky_relu, torch.flatten, F.pixel_unshuffle, *_AVERAGES, *_CURVES)
+
+
+def module_node(name, module):
+    """
+    Raises:
+        Refused: where no sweeps are known for it.
+    """
+    kind = type(module)
+    for attribute in ("weight", "bias"):
+        if any(attribute in place for place in (vars(module), module._buffers, module._modules)):
+            raise Refused(f"{name}: its {attribute} is no parameter of its own")
+    if kind is nn.Linear:
+        return Matrix(name, module)
+    if kind in _CONVOLUTIONS and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+        how = conv.Geometry(
+            stride=module.stride,
+            padding=module.padding,
+            dilation=module.dilation,
+            transposed=_CONVOLUTIONS[kind],
+            output_padding=module.output_padding,
+            groups=module.groups,
+        )
+        return Layer(name, module, conv.MAPS, how)
+    if kind is nn.ReLU:
+        return Piecewise(name, "relu", activation.relu)
+    if kind is nn.LeakyReLU and isinstance(module.negative_slope, (int, float)) and module.negative_slope > 0:
+        return Piecewise(name, "leaky_relu", activation.leaky_relu(module.negative_slope))
+    if kind in (nn.Hardtanh, nn.ReLU6):
+        return Piecewise(name, "hardtanh", activation.hardtanh(module.min_val, module.max_val))
+    if kind in (nn.Flatten, nn.Unflatten):
+        is_whole = kind is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1)
+        return (Flatten if is_whole else Reshape)(name, kind.__name__.lower(), module)
+    if kind is nn.Identity or (
+        isinstance(module, nn.modules.dropout._DropoutNd) and not (module.training and module.p)
+    ):
+        return Reshape(name, "identity", lambda x: x)
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        raise Refused(f"{name} ({kind.__name__}) draws anew in each of a program's sweeps")
+    if kind in _LINEAR or kind in _AVERAGING:
+        bends = kind in _AVERAGING and not _is_one(getattr(module, "output_size", None))
+        return Linear(name, kind.__name__, module, bends)
+    if kind in _BENT or kind in BATCH_NORMS:  # in evaluation, where its statistics are numbers
+        return Island(name, kind.__name__, module, module, curved=False)
+    if kind in _NORMS or (kind in _INSTANCE_NORMS and not module.track_running_stats):
+        return Norm(name, module)
+    if kind in _SMOOTH:
+        call = (lambda x: module(x.clone())) if getattr(module, "inplace", False) else module
+        return _smooth(name, kind.__name__, _SMOOTH[kind](module), call)
+    raise Refused(f"{name}: no sweeps are known for {kind.__name__}")
+
+
+def function_node(name, function, args, kwargs):
+    """args, kwargs: what it is called with beside the value that it reads. None where no sweeps are known for it."""
+    if any(isinstance(value, fx.Node) for value in (*args, *kwargs.values())):
+        return None
+    if function in (F.relu, torch.relu):
+        return Piecewise(name, "relu", activation.relu)
+    if function is F.leaky_relu:
+        slope = args[0] if args else kwargs.get("negative_slope", 0.01)
+        return Piecewise(name, "leaky_relu", activation.leaky_relu(slope)) if slope > 0 else None
+    if function is torch.flatten:
+        is_whole = args == (1,) and not kwargs
+        return (Flatten if is_whole else Reshape)(name, "flatten", lambda x: torch.flatten(x, *args, **kwargs))
+    if function in (operator.mul, operator.truediv) and len(args) == 1 and isinstance(args[0], (int, float)):
+        return Linear(name, function.__name__, lambda x: function(x, args[0]))
+    if function is F.pixel_unshuffle:
+        return Linear(name, "pixel_unshuffle", lambda x: function(x, *args, **kwargs))
+    if function in _AVERAGES:
+        size = kwargs.get("output_size", *args[:1]) if function is F.adaptive_avg_pool2d else None
+        return Linear(name, function.__name__, lambda x: function(x, *args, **kwargs), not _is_one(size))
+    if function in _CURVES:
+        curve = _CURVES[function](*args, **kwargs)
+        return _smooth(name, function.__name__, curve, lambda x: function(x, *args, **kwargs))
+    return None
+
+
+def _smooth(name, what, curve, call):
+    return Island(name, what, call) if curve is None else Smooth(name, what, curve)
+
+
+def _is_one(size):
+    """Of an average's result: then PyTorch takes the mean, whose derivative does not ask for x."""
+    return size == 1 or (isinstance(size, (tuple, list)) and set(size) == {1})

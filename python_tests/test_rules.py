@@ -139,7 +139,7 @@ COUNTS = {
     "abs": (Call(torch.abs), {"sign": 1, "mul": 1, "zeros_like": 1}),
     "prelu": (
         nn.PReLU(8),
-        {"_prelu_kernel_backward": 1, "mul": 1, "ge": 1, "masked_fill": 1, "sum": 1, "zeros_like": 1},
+        {"_prelu_kernel_backward": 1, "mul": 1, "gt": 1, "masked_fill": 1, "sum": 1, "zeros_like": 1},
     ),
     "max_pool": (nn.MaxPool2d(2), {"gather": 1, "zeros_like": 1}),
     "avg_pool": (nn.AvgPool2d(2), {"avg_pool2d": 1, "zeros_like": 1}),

@@ -30,6 +30,7 @@ OF_CPUS = {
     "patches",
     "perceptron",
     "perceptron_weights",
+    "smooth",
     "winograd",
     "winograd_same",
     "winograd_weights",

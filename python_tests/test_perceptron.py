@@ -41,7 +41,13 @@ class Counting(TorchDispatchMode):
 
 
 def activation(slope):
+    """slope: a number, or the name of a curve."""
+    if isinstance(slope, str):
+        return getattr(nn, slope)()
     return nn.ReLU() if slope == 0 else nn.LeakyReLU(slope)
+
+
+CURVES = ["Tanh", "Sigmoid", "Softplus", "SiLU", "GELU", "ELU"]
 
 
 def perceptron(*widths, slopes=(), biases=()):
@@ -75,7 +81,7 @@ widths = st.lists(st.sampled_from([1, 2, 3, 7, 12, 16, 31, 32, 33, 70]), min_siz
 
 @given(
     widths,
-    st.lists(st.sampled_from([0.0, 0.2, 1.5, None]), min_size=1, max_size=3),
+    st.lists(st.sampled_from([0.0, 0.2, 1.5, None, *CURVES]), min_size=1, max_size=3),
     st.lists(st.booleans(), min_size=1, max_size=3),
     st.integers(0, 70),
     st.integers(1, 70),
@@ -101,11 +107,11 @@ def test_any_shape(widths, slopes, biases, split, points, number):
         if result is not None:
             assert result.shape == truth.shape and result.dtype == torch.float32
             # An activation at its kink may take the other piece where sums round otherwise.
-            allowed = 2 * error(theirs, truth) + 16 * torch.finfo(torch.float32).eps * (1 + truth.abs().max().item())
+            allowed = 2 * error(theirs, truth) + 32 * torch.finfo(torch.float32).eps * (1 + truth.abs().max().item())
             assert error(result, truth) <= allowed
 
 
-@given(widths, st.sampled_from([0.0, 0.2, None]), st.integers(1, 70), st.booleans(), st.integers(0, 99))
+@given(widths, st.sampled_from([0.0, 0.2, None, *CURVES]), st.integers(1, 70), st.booleans(), st.integers(0, 99))
 def test_any_penalty(widths, slope, samples, one_sided, number):
     torch.manual_seed(number)
     critic = perceptron(*widths, slopes=[slope])
@@ -119,7 +125,7 @@ def test_any_penalty(widths, slope, samples, one_sided, number):
     finally:
         torch.use_deterministic_algorithms(False)
     for result, theirs, truth in zip(ours, plain, exact, strict=True):
-        allowed = 2 * error(theirs, truth) + 16 * torch.finfo(torch.float32).eps * (1 + truth.abs().max().item())
+        allowed = 2 * error(theirs, truth) + 32 * torch.finfo(torch.float32).eps * (1 + truth.abs().max().item())
         assert result.shape == truth.shape and error(result, truth) <= allowed
 
 
@@ -182,6 +188,23 @@ def test_scores_have_the_critics_shape():
     torch.testing.assert_close(scores, critic(x).detach())
 
 
+@pytest.mark.parametrize("curve", CURVES)
+def test_a_curve_and_its_derivatives(curve):
+    """y, φ′ and φ″ by a perceptron of one feature each, far out too: 1·φ(1·x), whose weights then receive φ″ and φ′."""
+    x = torch.cat([torch.linspace(-12, 12, 481), torch.tensor([-200.0, -90, -1e-6, -1e-12, 0, 1e-12, 1e-6, 90, 200])])
+    critic = nn.Sequential(nn.Linear(1, 1), activation(curve), nn.Linear(1, 1, bias=False))
+    with torch.no_grad():
+        for param in critic.parameters():
+            param.fill_(param.dim() - 1)  # the weights 1, the bias 0
+    program, exactly = trace(critic), double(critic)
+    for value in x.split(1):
+        args = value.view(1, 1), 0, torch.ones(1, 1), torch.ones(1, 1)
+        results = swept(critic, program.suited(args[0]), *args)
+        exact = swept(exactly, trace(exactly), *(arg if isinstance(arg, int) else arg.double() for arg in args))
+        for result, truth in zip(results, exact, strict=True):
+            torch.testing.assert_close(result, truth.float(), rtol=4e-6, atol=3e-7)
+
+
 @pytest.mark.parametrize("slope", [0.0, 0.2])
 def test_nan_and_infinity_stay_in_their_sample(slope):
     critic = perceptron(5, 7, 6, 1, slopes=[slope])
@@ -200,6 +223,22 @@ def test_nan_and_infinity_stay_in_their_sample(slope):
             assert (result is None and theirs is None) or torch.equal(result.isnan(), theirs.isnan())
 
 
+@pytest.mark.parametrize("curve", CURVES)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_stays_in_its_sample_of_a_curved_critic(curve, value):
+    critic = perceptron(5, 7, 6, 1, slopes=[curve])
+    program, x, t = trace(critic), torch.randn(40, 5), torch.randn(20, 5)
+    clean = swept(critic, program.suited(x), x, 20, torch.ones(40, 1), t)
+    for sample in (3, 25):
+        x[sample, 2] = value
+    results = swept(critic, program.suited(x), x, 20, torch.ones(40, 1), t)
+    for result, before, touched in zip(results[:2], clean[:2], ([3, 25], [5]), strict=True):
+        others = [i for i in range(len(result)) if i not in touched]
+        assert torch.equal(result[others], before[others])
+    if value != value:
+        assert all(result.isnan().any() for result in results[:-1])  # the last bias has the number of samples
+
+
 # --- in penalties and steps -----------------------------------------------------------------------------------------
 CRITICS = {
     "toy": lambda: perceptron(2, 64, 64, 1, slopes=[0.0]),
@@ -211,6 +250,14 @@ CRITICS = {
     "in place": lambda: nn.Sequential(nn.Linear(4, 9), nn.LeakyReLU(0.1, inplace=True), nn.Linear(9, 1)),
     "a layer twice": lambda: (lambda layer: nn.Sequential(layer, nn.ReLU(), layer, nn.Linear(4, 1)))(nn.Linear(4, 4)),
     "a frozen bias": lambda: frozen(perceptron(4, 33, 9, 1), "2.bias"),
+    "smooth": lambda: perceptron(4, 33, 9, 1, slopes=["SiLU", "Tanh"]),
+    "smooth and many scores": lambda: perceptron(4, 33, 9, 3, slopes=["Softplus"]),
+    "smooth, then not": lambda: perceptron(4, 33, 9, 8, 8, 1, slopes=["GELU", 0.0, "ELU", None]),
+    "smooth at last": lambda: nn.Sequential(*perceptron(4, 33, 9, slopes=[0.2]), nn.Sigmoid()),
+    "smooth without biases": lambda: perceptron(4, 33, 9, 1, slopes=["Tanh"], biases=[False, True]),
+    "a smooth layer twice": lambda: (lambda f: nn.Sequential(f, nn.Tanh(), f, nn.Tanh(), nn.Linear(4, 1)))(
+        nn.Linear(4, 4)
+    ),
     "nested": lambda: nn.Sequential(perceptron(4, 33, 9), nn.Sequential(nn.ReLU(), nn.Linear(9, 1))),
 }
 IMAGES = (2, 5, 6)
@@ -335,7 +382,8 @@ NOT_SERVED = {
     "double": lambda: perceptron(4, 8, 1).double(),
     "a frozen weight": lambda: frozen(perceptron(4, 8, 1), "0.weight"),
     "one layer": lambda: perceptron(4, 1),
-    "a curved activation": lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1)),
+    "another curve": lambda: nn.Sequential(nn.Linear(4, 8), nn.Hardswish(), nn.Linear(8, 1)),
+    "a steep curve": lambda: nn.Sequential(nn.Linear(4, 8), nn.Softplus(2.0), nn.Linear(8, 1)),
     "an activation first": lambda: nn.Sequential(nn.ReLU(), *perceptron(4, 8, 1)),
     "two activations": lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.LeakyReLU(0.2), nn.Linear(8, 1)),
     "a bounded activation": lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU6(), nn.Linear(8, 1)),
@@ -385,7 +433,7 @@ def test_others_are_not_served(name):
 
 
 # Each sample takes the place of 32, unless there are enough of them.
-@pytest.mark.parametrize(("width", "batch", "is_served"), [(8, 1, True), (200, 2, False), (200, 12, True)])
+@pytest.mark.parametrize(("width", "batch", "is_served"), [(8, 1, True), (600, 2, False), (600, 12, True)])
 def test_few_samples_of_a_wide_critic_take_its_layers(width, batch, is_served):
     with Counting() as seen:
         wk.r1_penalty(perceptron(width, width, width, 1), torch.randn(batch, width)).backward()

@@ -9,32 +9,46 @@ pytestmark = pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled
 operators = torch.ops.wgan_kernels
 
 
-def arguments(split=3, points=2):
+def arguments(split=3, points=2, curves=(0, 0)):
     weights, biases, slopes = [torch.randn(5, 4), torch.randn(2, 5)], [torch.randn(5), None], [0.2, 1.0]
+    how = slopes, list(curves)
     x, seed = torch.randn(split + points, 4), torch.randn(split + points, 2)
-    _, _, values, deltas = operators.perceptron_begin(x, seed, weights, biases, slopes, split)
+    _, _, values, deltas = operators.perceptron_begin(x, seed, weights, biases, *how, split)
     return {
-        "begin": (x, seed, weights, biases, slopes, split),
-        "penalty": (x, weights, biases, slopes, 1.0, False),
-        "finish": (x[:split], torch.randn(points, 4), values, deltas, weights, slopes),
+        "begin": (x, seed, weights, biases, *how, split),
+        "penalty": (x, weights, biases, *how, 1.0, False),
+        "finish": (x, torch.randn(points, 4), values, deltas, weights, *how),
     }
 
 
-@pytest.mark.parametrize("split", [0, 3])
+@pytest.mark.parametrize("curves", [(0, 0), (1, 0), (4, 5)])
+@pytest.mark.parametrize("split", [0, 3, 32, 33, 70])
 @pytest.mark.parametrize("name", ["begin", "penalty", "finish"])
-def test_opcheck(name, split):
-    tests = ("test_schema", "test_faketensor")
-    torch.library.opcheck(getattr(operators, f"perceptron_{name}").default, arguments(split)[name], test_utils=tests)
+def test_opcheck(name, split, curves):
+    given, tests = arguments(split, curves=curves)[name], ("test_schema", "test_faketensor")
+    torch.library.opcheck(getattr(operators, f"perceptron_{name}").default, given, test_utils=tests)
 
 
-def test_no_samples():
-    x, _, weights, biases, slopes, _ = arguments()["begin"]
+@pytest.mark.parametrize("curves", [(0, 0), (3, 0)])
+def test_no_samples(curves):
+    x, _, weights, biases, *how, _ = arguments(curves=curves)["begin"]
     empty = x[:0], x.new_empty(0, 2)
-    _, _, values, deltas = operators.perceptron_begin(*empty, weights, biases, slopes, 0)
-    penalty, derivative, _, _ = operators.perceptron_penalty(x[:0], weights, biases, slopes, 1.0, False)
+    _, _, values, deltas = operators.perceptron_begin(*empty, weights, biases, *how, 0)
+    penalty, derivative, _, _ = operators.perceptron_penalty(x[:0], weights, biases, *how, 1.0, False)
     assert penalty.isnan() and derivative.shape == (0, 4)
-    for grad in operators.perceptron_finish(x[:0], x[:0], values, deltas, weights, slopes):
+    for grad in operators.perceptron_finish(x[:0], x[:0], values, deltas, weights, *how):
         assert not grad.any()
+
+
+@pytest.mark.parametrize("split", [0, 3, 32, 33])
+def test_no_tangents(split):
+    x, seed, weights, biases, *how, _ = arguments(split, 0, curves=(1, 0))["begin"]
+    kept = operators.perceptron_begin(x, seed, weights, biases, *how, split)[2:]
+    found = operators.perceptron_finish(x, x[:0], *kept, weights, *how)
+    weights, bias = [weight.requires_grad_() for weight in weights], biases[0].requires_grad_()
+    scores = torch.tanh(x @ weights[0].t() + bias) @ weights[1].t()
+    expected = torch.autograd.grad(scores, [*weights, bias], seed)
+    torch.testing.assert_close(found[:3], list(expected), rtol=1e-4, atol=1e-5)
 
 
 WRONG = {
@@ -47,8 +61,11 @@ WRONG = {
     "a bias too long": ("begin", 3, lambda biases: [torch.zeros(9), None]),
     "a bias missing": ("begin", 3, lambda biases: biases[:1]),
     "a slope missing": ("begin", 4, lambda slopes: slopes[:1]),
-    "no such split": ("begin", 5, lambda split: 9),
-    "a negative split": ("begin", 5, lambda split: -1),
+    "a curve missing": ("begin", 5, lambda curves: curves[:1]),
+    "no such curve": ("begin", 5, lambda curves: [0, 7]),
+    "a negative curve": ("begin", 5, lambda curves: [0, -1]),
+    "no such split": ("begin", 6, lambda split: 9),
+    "a negative split": ("begin", 6, lambda split: -1),
     "a penalty of doubles": ("penalty", 0, lambda x: x.double()),
     "a penalty of another width": ("penalty", 0, lambda x: x[:, :3].contiguous()),
     "a penalty of single numbers": ("penalty", 0, lambda x: x[0, 0]),
@@ -58,6 +75,9 @@ WRONG = {
     "deltas of doubles": ("finish", 3, lambda deltas: deltas.double()),
     "other deltas": ("finish", 3, lambda deltas: deltas[:, :3].contiguous()),
     "tangents too wide": ("finish", 1, lambda t: torch.randn(2, 5)),
+    "more tangents than samples": ("finish", 1, lambda t: torch.randn(9, 4)),
+    "samples that are missing": ("finish", 0, lambda x: torch.randn(40, 4)),
+    "values and deltas of another curve": ("finish", 6, lambda curves: [1, 0]),
 }
 
 

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "../math/norm_penalty.h"
+#include "../math/smooth.h"
 #include "perceptron.h"
 #include "sum.h"
 
@@ -21,7 +22,49 @@ WGAN_CLONES void from_block(const float* block, int64_t begin, int64_t end, int6
   }
 }
 
-[[gnu::always_inline]] inline void activate(const Layer& layer, float* y) {
+// y: z without its bias, to be overwritten with φ(z); slopes, bends: φ′(z), and φ″(z) unless nullptr
+template <class Activation>
+[[gnu::always_inline]] inline void bend(const Layer& layer, float* y, float* slopes, float* bends) {
+  for (int64_t r = 0; r < layer.out; ++r) {
+    const float bias = layer.b == nullptr ? 0.f : layer.b[r];
+    float second[kPanel], *of_bends = bends == nullptr ? second : bends + r * kPanel;
+    float *of_y = y + r * kPanel, *of_slopes = slopes + r * kPanel;
+    for (int64_t i = 0; i < kPanel; ++i) {
+      const math::Bent at = Activation::of(of_y[i] + bias);
+      of_y[i] = at.y;
+      of_slopes[i] = at.slope;
+      of_bends[i] = at.bend;
+    }
+  }
+}
+
+// A function of its own for each instruction set: inlined into a loop over layers they would all be compiled there.
+WGAN_CLONES void bend_layer(const Layer& layer, float* y, float* slopes, float* bends) {
+  switch (layer.curve) {
+    case Curve::kTanh:
+      return bend<math::Tanh>(layer, y, slopes, bends);
+    case Curve::kSigmoid:
+      return bend<math::Logistic>(layer, y, slopes, bends);
+    case Curve::kSoftplus:
+      return bend<math::Softplus>(layer, y, slopes, bends);
+    case Curve::kSilu:
+      return bend<math::Silu>(layer, y, slopes, bends);
+    case Curve::kGelu:
+      return bend<math::Gelu>(layer, y, slopes, bends);
+    case Curve::kElu:
+      return bend<math::Elu>(layer, y, slopes, bends);
+    case Curve::kNone:
+      return;
+  }
+}
+
+[[gnu::always_inline]] inline void activate(const Layer& layer, const Block<float>& block) {
+  float* y = block.values + layer.at * kPanel;
+  if (layer.is_curved()) {
+    const int64_t at = layer.at * kPanel;
+    bend_layer(layer, y, block.slopes + at, block.bends == nullptr ? nullptr : block.bends + at);
+    return;
+  }
   for (int64_t r = 0; r < layer.out; ++r, y += kPanel) {
     const float bias = layer.b == nullptr ? 0.f : layer.b[r], slope = layer.slope;
     if (slope == 0.f) {  // 0·(−∞) would be no number
@@ -34,27 +77,32 @@ WGAN_CLONES void from_block(const float* block, int64_t begin, int64_t end, int6
 
 // samples: [count, in]; input: [in, kPanel], for what the first layer reads
 WGAN_CLONES void forward_block(const Network& network, const float* samples, int64_t count, float* input,
-                               float* values) {
+                               const Block<float>& block) {
   to_block(samples, 0, count, network.in(), input);
   const float* below = input;
   for (const Layer& layer : network.layers) {
-    float* y = values + layer.at * kPanel;
+    float* y = block.values + layer.at * kPanel;
     product(layer.out, layer.in, layer.w, layer.in, 1, below, y);
-    activate(layer, y);
+    activate(layer, block);
     below = y;
   }
 }
 
-// seed: [count, out]; deltas: of each layer's result before the activation; gradient: [in, kPanel], or nullptr where
-// nobody wants it
-WGAN_CLONES void pullback_block(const Network& network, const float* values, const float* seed, int64_t count,
-                                float* deltas, float* gradient) {
-  to_block(seed, 0, count, network.out(), deltas + network.layers.back().at * kPanel);
+// φ″ → φ″∘d
+[[gnu::always_inline]] inline void weigh(const Layer& layer, const float* d, float* bends) {
+  for (int64_t i = 0; i < layer.out * kPanel; ++i) bends[i] *= d[i];
+}
+
+// seed: [count, out]; the block's deltas: of each z; gradient: [in, kPanel], or nullptr where nobody wants it
+WGAN_CLONES void pullback_block(const Network& network, const Block<float>& block, const float* seed, int64_t count,
+                                float* gradient) {
+  to_block(seed, 0, count, network.out(), block.deltas + network.layers.back().at * kPanel);
   for (size_t l = network.layers.size(); l-- > 0;) {
     const Layer& layer = network.layers[l];
-    float* delta = deltas + layer.at * kPanel;
-    mask(layer, values + layer.at * kPanel, delta);
-    float* to = l == 0 ? gradient : deltas + network.layers[l - 1].at * kPanel;
+    float* delta = block.deltas + layer.at * kPanel;
+    if (layer.is_curved() && block.bends != nullptr) weigh(layer, delta, block.bends + layer.at * kPanel);
+    mask(layer, block, delta);
+    float* to = l == 0 ? gradient : block.deltas + network.layers[l - 1].at * kPanel;
     if (to != nullptr) product(layer.in, layer.out, layer.w, 1, layer.in, delta, to);
   }
 }
@@ -64,11 +112,15 @@ struct Run {
   Network network;
   const float* x;
   int64_t samples;
-  Tensor values, deltas;  // of each layer: [blocks, height, kPanel]
+  Kept<float> kept;
+  Tensor values, deltas;
 
+  // split: where the interpolated samples begin
   Run(const char* op, const Tensor& x, const std::vector<Tensor>& weights,
-      const std::vector<std::optional<Tensor>>& biases, const std::vector<double>& slopes)
-      : network(op, weights, slopes), samples(x.dim() == 2 ? x.size(0) : 0) {
+      const std::vector<std::optional<Tensor>>& biases, const std::vector<double>& slopes,
+      const std::vector<int64_t>& curves, int64_t split)
+      : network(op, weights, slopes, curves), samples(x.dim() == 2 ? x.size(0) : 0), kept(network, samples, split) {
+    STD_TORCH_CHECK(0 <= split && split <= samples, op, ": split must be one of the samples");
     STD_TORCH_CHECK(biases.size() == weights.size(), op, ": a bias belongs to each weight");
     for (size_t l = 0; l < biases.size(); ++l) {
       check_channels(op, "biases", biases[l], weights[l].size(0));
@@ -76,23 +128,22 @@ struct Run {
     }
     check_matrix(op, "x", x, samples, network.in());
     this->x = data<float>(x);
-    values = torch::stable::new_empty(x, {blocks_of(samples), network.height, kPanel});
-    deltas = torch::stable::empty_like(values);
+    values = torch::stable::new_empty(x, {kept.of_values(), network.height, kPanel});
+    deltas = torch::stable::new_empty(x, {kept.of_deltas(), network.height, kPanel});
+    kept.values = mutable_data<float>(values);
+    kept.deltas = mutable_data<float>(deltas);
   }
 
-  // Where the values or the deltas of a block begin.
-  float* of_block(Tensor& of, int64_t block) const { return mutable_data<float>(of) + block * network.height * kPanel; }
-
-  // f(its first sample, how many, its values, its deltas, scratch: [in, kPanel]) for each block, whose values are there
+  // f(its first sample, how many, what is kept of it, scratch: [in, kPanel]) for each block, whose values are there
   template <class F>
   void each_block(const F& f) {
-    torch::stable::parallel_for(0, blocks_of(samples), network.block_grain(), [&](int64_t begin, int64_t end) {
+    torch::stable::parallel_for(0, kept.blocks, network.block_grain(), [&](int64_t begin, int64_t end) {
       const auto scratch = scratch_of(network.in() * kPanel);
-      for (int64_t block = begin; block < end; ++block) {
-        const int64_t first = block * kPanel, count = std::min(kPanel, samples - first);
-        float* y = of_block(values, block);
-        forward_block(network, x + first * network.in(), count, scratch.get(), y);
-        f(first, count, y, of_block(deltas, block), scratch.get());
+      for (int64_t b = begin; b < end; ++b) {
+        const int64_t first = b * kPanel, count = std::min(kPanel, samples - first);
+        const Block<float> block = kept.of(b);
+        forward_block(network, x + first * network.in(), count, scratch.get(), block);
+        f(first, count, block, scratch.get());
       }
     });
   }
@@ -103,20 +154,20 @@ struct Run {
 std::tuple<Tensor, Tensor, Tensor, Tensor> perceptron_begin(const Tensor& x, const Tensor& seed,
                                                             const std::vector<Tensor> weights,
                                                             const std::vector<std::optional<Tensor>> biases,
-                                                            const std::vector<double> slopes, int64_t split) {
-  Run run("perceptron_begin", x, weights, biases, slopes);
+                                                            const std::vector<double> slopes,
+                                                            const std::vector<int64_t> curves, int64_t split) {
+  Run run("perceptron_begin", x, weights, biases, slopes, curves, split);
   const int64_t samples = run.samples, in = run.network.in(), out = run.network.out();
   check_matrix("perceptron_begin", "seed", seed, samples, out);
-  STD_TORCH_CHECK(0 <= split && split <= samples, "perceptron_begin: split must be one of the samples");
   Tensor scores = torch::stable::new_empty(x, {samples, out});
   Tensor gradient = torch::stable::new_empty(x, {samples - split, in});
   const float* of_seed = data<float>(seed);
   float *of_scores = mutable_data<float>(scores), *of_gradient = mutable_data<float>(gradient);
   const int64_t last = run.network.layers.back().at * kPanel;
-  run.each_block([&](int64_t first, int64_t count, const float* y, float* d, float* scratch) {
+  run.each_block([&](int64_t first, int64_t count, const Block<float>& block, float* scratch) {
     const int64_t wanted = std::min(count, std::max<int64_t>(0, split - first));  // whose gradient is, from here on
-    from_block(y + last, 0, count, out, of_scores + first * out);
-    pullback_block(run.network, y, of_seed + first * out, count, d, wanted < count ? scratch : nullptr);
+    from_block(block.values + last, 0, count, out, of_scores + first * out);
+    pullback_block(run.network, block, of_seed + first * out, count, wanted < count ? scratch : nullptr);
     from_block(scratch, wanted, count, in, of_gradient + (first + wanted - split) * in);
   });
   return {scores, gradient, run.values, run.deltas};
@@ -136,16 +187,17 @@ WGAN_CLONES float penalise(float* row, int64_t width, float target, bool one_sid
 // gradients, [N, in], before these leave the cache; values and deltas
 std::tuple<Tensor, Tensor, Tensor, Tensor> perceptron_penalty(const Tensor& x, const std::vector<Tensor> weights,
                                                               const std::vector<std::optional<Tensor>> biases,
-                                                              const std::vector<double> slopes, double target,
+                                                              const std::vector<double> slopes,
+                                                              const std::vector<int64_t> curves, double target,
                                                               bool one_sided) {
-  Run run("perceptron_penalty", x, weights, biases, slopes);
+  Run run("perceptron_penalty", x, weights, biases, slopes, curves, 0);
   const int64_t in = run.network.in();
   Tensor penalty = torch::stable::new_empty(x, {}), derivative = torch::stable::empty_like(x);
   float *of_derivative = mutable_data<float>(derivative), goal = static_cast<float>(target);
   std::vector<float> norms(run.samples);
   const std::vector<float> ones(kPanel * run.network.out(), 1.f);
-  run.each_block([&](int64_t first, int64_t count, const float* y, float* d, float* scratch) {
-    pullback_block(run.network, y, ones.data(), count, d, scratch);
+  run.each_block([&](int64_t first, int64_t count, const Block<float>& block, float* scratch) {
+    pullback_block(run.network, block, ones.data(), count, scratch);
     from_block(scratch, 0, count, in, of_derivative + first * in);
     for (int64_t i = first; i < first + count; ++i) {
       norms[i] = penalise(of_derivative + i * in, in, goal, one_sided, 1.f / static_cast<float>(run.samples));

@@ -40,7 +40,7 @@ class Flatten(Reshape):
 class Matrix(Layer):
     """A linear layer. pixels: [channels, pixels] of its columns where these are read pixel by pixel, else None."""
 
-    pixels = None
+    pixels, waits = None, True
 
     def __init__(self, name, module):
         super().__init__(name, module, linear.MAPS, None)

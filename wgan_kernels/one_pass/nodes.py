@@ -59,9 +59,12 @@ class Layer(Node):
     """Linear in x and in the weight: its three maps are those of rules/bilinear.py.
 
     Under autocast all that they multiply is in its precision, the weight rounded once for all sweeps.
+
+    waits: whether a penalty's weight gradient is taken once for both t and what has bent, not once for each.
     """
 
     gives = pulls = takes_tangent = True
+    waits = False
     saved = ("x", "given", "weight", "like", "delta", "t", "r", "bent", "grad")
 
     def __init__(self, name, module, maps, how):
@@ -107,14 +110,17 @@ class Layer(Node):
         if not self.split:  # nothing but t meets δ, which need not be kept
             if self.is_done:
                 self.x = None
-            self.grad = self._weight_gradient(self.t)
-            self.delta = self.t = None
+            if self.is_done or not self.waits:
+                self._meet(self.t, self.delta)
         return pushed
 
     def curvature(self, r, wanted):
         self.r, x = r, self.x[self.split :]
-        if r is not None and self.given[0].requires_grad:
-            self.bent = self.maps.weight_gradient(x, r, self.like, self.how)
+        if self.waits and not self.split:
+            both = (self.t, self.delta) if r is None else (torch.cat([x, self.t]), torch.cat([r, self.delta]))
+            self._meet(*both)
+        elif r is not None:
+            self.bent = self._weight_gradient(x, r)
         return [_of(self.dtype, self.maps.pullback(r, self.weight, x, self.how)) if wanted and r is not None else None]
 
     def gradients(self):
@@ -123,7 +129,7 @@ class Layer(Node):
         if weight.requires_grad:
             if split:
                 self.x[split:] = self.t  # the last that anyone wants of these rows
-                self.grad = self._weight_gradient(self.x)
+                self.grad = self._weight_gradient(self.x, self.delta)
             grad = self.grad if self.bent is None else self.grad + self.bent
             received.append((weight, self.as_given(grad, weight)))
         if bias is not None and bias.requires_grad and (split or self.bent_behind):  # else autograd has no way to it
@@ -133,10 +139,12 @@ class Layer(Node):
             received.append((bias, _of(bias.dtype, grad)))
         return received
 
-    def _weight_gradient(self, x):
-        if not self.given[0].requires_grad:
-            return None
-        return self.maps.weight_gradient(x, self.delta, self.like, self.how)
+    def _meet(self, x, delta):
+        """Of a penalty alone: the weight gradient of what is not needed any more."""
+        self.grad, self.delta, self.t = self._weight_gradient(x, delta), None, None
+
+    def _weight_gradient(self, x, delta):
+        return self.maps.weight_gradient(x, delta, self.like, self.how) if self.given[0].requires_grad else None
 
     def _rounded(self, tensor):
         """As autocast has the operands of a product, where it is on."""

@@ -1,4 +1,4 @@
-"""A critic of linear layers and piecewise linear activations alone: two kernels for all of its sweeps."""
+"""A critic of linear layers and activations alone: two kernels for all of its sweeps."""
 
 import copy
 
@@ -8,6 +8,7 @@ from torch import nn
 from ..rules import _perceptron, linear
 from .nodes import Layer, Piecewise, Reshape
 from .program import Refused, Sweeps, summed
+from .smooth import Smooth
 
 
 def recognised(steps):
@@ -23,16 +24,24 @@ def recognised(steps):
 
 
 def _chain(nodes):
-    """[(linear layer, the slope of the activation behind it or None)], or None."""
+    """[(linear layer, (slope, the number of the curve) of the activation behind it or None)], or None."""
     chain = []
     for node in nodes:
         if isinstance(node, Layer) and node.maps is linear.MAPS:
             chain.append((node.module, None))
-        elif isinstance(node, Piecewise) and node.maps.slope is not None and chain and chain[-1][1] is None:
-            chain[-1] = chain[-1][0], node.maps.slope
+        elif chain and chain[-1][1] is None and (activation := _activation(node)) is not None:
+            chain[-1] = chain[-1][0], activation
         else:
             return None
     return chain if len(chain) > 1 else None
+
+
+def _activation(node):
+    if isinstance(node, Piecewise) and node.maps.slope is not None:
+        return node.maps.slope, 0
+    if isinstance(node, Smooth) and node.curve.name is not None:
+        return 1.0, _perceptron.CURVES.index(node.curve.name)
+    return None
 
 
 class Perceptron(Sweeps):
@@ -44,10 +53,10 @@ class Perceptron(Sweeps):
     def __init__(self, before, chain, behind):
         super().__init__()
         # Of nodes copies, which nobody tells who reads them: samples come channel by channel.
-        self.before, self.layers = [copy.copy(node) for node in before], [layer for layer, _ in chain]
-        self.behind = behind
-        self.slopes = [1.0 if slope is None else slope for _, slope in chain]
-        self.bent_behind = [any(slope is not None for _, slope in chain[i:]) for i in range(len(chain))]
+        self.before, self.behind = [copy.copy(node) for node in before], behind
+        self.layers, activations = zip(*chain, strict=True)
+        self.bent_behind = [any(activations[i:]) for i in range(len(chain))]
+        self.slopes, self.curves = map(list, zip(*(given or (1.0, 0) for given in activations), strict=True))
         self.flattens = all(isinstance(node.call, nn.Flatten) and node.call.start_dim == 1 for node in before)
         self.forget()
 
@@ -64,13 +73,13 @@ class Perceptron(Sweeps):
 
     def begin(self, x, split, seed):
         shape, like = x.shape[1:], self._read(x, split)
-        given = seed(like).reshape(len(x), -1), self.weights, self.biases, self.slopes, split
+        given = seed(like).reshape(len(x), -1), self.weights, self.biases, self.slopes, self.curves, split
         scores, gradient, *self.kept = _perceptron.begin(self.x, *given)
         return scores.view(like.shape), gradient.view(-1, *shape)
 
     def penalty(self, x, target, one_sided):
         self._read(x, 0)
-        given = self.weights, self.biases, self.slopes, target, one_sided
+        given = self.weights, self.biases, self.slopes, self.curves, target, one_sided
         penalty, derivative, *self.kept = _perceptron.penalty(self.x, *given)
         return penalty, derivative
 
@@ -90,17 +99,19 @@ class Perceptron(Sweeps):
 
     def finish(self, tangent):
         t = tangent.flatten(1).contiguous()
-        grads = _perceptron.finish(self.x[: self.split], t, *self.kept, self.weights, self.slopes)
-        of_biases = grads[len(self.weights) :] or map(self._without, range(len(self.weights)))
+        grads = _perceptron.finish(self.x, t, *self.kept, self.weights, self.slopes, self.curves)
+        of_biases = grads[len(self.weights) :] or map(self._zeros, range(len(self.weights)))
+        if not self.split:  # autograd has no way to the others
+            of_biases = [grad if bent else None for grad, bent in zip(of_biases, self.bent_behind, strict=True)]
         received = [*zip(self.weights, grads, strict=False), *zip(self.biases, of_biases, strict=True)]
         return summed(
             (param, grad) for param, grad in received if param is not None and param.requires_grad and grad is not None
         )
 
-    def _without(self, index):
-        """What a bias receives of the penalty alone: nothing where autograd has no way to it."""
+    def _zeros(self, index):
+        """What a bias receives of the penalty of a piecewise linear critic, if anything."""
         bias = self.biases[index]
-        return torch.zeros_like(bias) if bias is not None and self.bent_behind[index] else None
+        return None if bias is None else torch.zeros_like(bias)
 
     def forget(self):
         self.x = self.weights = self.biases = self.kept = None

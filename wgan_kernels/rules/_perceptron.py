@@ -1,49 +1,56 @@
-"""The sweeps of a gradient penalty over y_l = φ_l(W_l y_{l−1} + b_l), φ_l(z) = z where z > 0 and slope·z elsewhere: all
-layers of a block of samples at once, by two kernels.
+"""The sweeps of a gradient penalty over y_l = φ_l(W_l y_{l−1} + b_l), φ_l(z) = z where z > 0 and slope·z elsewhere, or
+one of CURVES: all layers of a block of samples at once, by two kernels.
 
-    begin   y_l, the scores; δ_l = φ_l′∘(W_{l+1}ᵀ δ_{l+1}), the gradient W_1ᵀ δ_1
+::
+
+    begin   y_l, the scores; δ_l = φ_l′∘d_l, d_l = W_{l+1}ᵀ δ_{l+1}, the gradient W_1ᵀ δ_1
     penalty or the same without scores, and with the gradient's penalty and its derivative instead of the gradient
-    finish  t_l = φ_l′∘(W_l t_{l−1}); Σ δ_l x_{l−1}ᵀ, with t for x where the penalty looks
+    finish  t_l = φ_l′∘u_l, u_l = W_l t_{l−1}; Σ δ_l y_{l−1}ᵀ, with t for y where the penalty looks
+            where a layer is curved also q_l = φ_l″∘d_l∘u_l + φ_l′∘(W_{l+1}ᵀ q_{l+1}); Σ q_l y_{l−1}ᵀ
 """
 
 import torch
 
 from .. import _dispatch, _library
 
+CURVES = (None, "tanh", "sigmoid", "softplus", "silu", "gelu", "elu")  # as csrc/cpu/perceptron.h numbers them
 _PANEL = 32  # samples that the kernels take at once
-_ENOUGH, _FEW = 12, 8192  # samples; weights a sample, where it is fewer of these
+_ENOUGH, _FEW = 12, 250_000  # samples; weights a sample, where it is fewer of these
 
 
-def _kept(x, weights):
-    values = x.new_empty(-(-len(x) // _PANEL), sum(len(w) for w in weights), _PANEL)
-    return values, torch.empty_like(values)
+def _kept(x, weights, curves, split):
+    blocks, shape = -(-len(x) // _PANEL), (sum(len(w) for w in weights), _PANEL)
+    if not any(curves):
+        return x.new_empty(blocks, *shape), x.new_empty(blocks, *shape)
+    return x.new_empty(2 * blocks, *shape), x.new_empty(2 * blocks - split // _PANEL, *shape)
 
 
-def _begin_fake(x, seed, weights, biases, slopes, split):
-    return torch.empty_like(seed), x.new_empty(len(x) - split, x.shape[1]), *_kept(x, weights)
+def _begin_fake(x, seed, weights, biases, slopes, curves, split):
+    return torch.empty_like(seed), x.new_empty(len(x) - split, x.shape[1]), *_kept(x, weights, curves, split)
 
 
-def _penalty_fake(x, weights, biases, slopes, target, one_sided):
-    return x.new_empty(()), torch.empty_like(x), *_kept(x, weights)
+def _penalty_fake(x, weights, biases, slopes, curves, target, one_sided):
+    return x.new_empty(()), torch.empty_like(x), *_kept(x, weights, curves, 0)
 
 
-def _finish_fake(x, t, values, deltas, weights, slopes):
-    biases = [w.new_empty(len(w)) for w in weights] if len(x) else []
+def _finish_fake(x, t, values, deltas, weights, slopes, curves):
+    biases = [w.new_empty(len(w)) for w in weights] if len(x) > len(t) or any(curves) else []
     return [torch.empty_like(w) for w in weights] + biases
 
 
 _library.define_compiled(
-    "perceptron_begin(Tensor x, Tensor seed, Tensor[] weights, Tensor?[] biases, float[] slopes, int split)"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
+    "perceptron_begin(Tensor x, Tensor seed, Tensor[] weights, Tensor?[] biases, float[] slopes, int[] curves,"
+    " int split) -> (Tensor, Tensor, Tensor, Tensor)",
     fake=_begin_fake,
 )
 _library.define_compiled(
-    "perceptron_penalty(Tensor x, Tensor[] weights, Tensor?[] biases, float[] slopes, float target, bool one_sided)"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
+    "perceptron_penalty(Tensor x, Tensor[] weights, Tensor?[] biases, float[] slopes, int[] curves, float target,"
+    " bool one_sided) -> (Tensor, Tensor, Tensor, Tensor)",
     fake=_penalty_fake,
 )
 _library.define_compiled(
-    "perceptron_finish(Tensor x, Tensor t, Tensor values, Tensor deltas, Tensor[] weights, float[] slopes) -> Tensor[]",
+    "perceptron_finish(Tensor x, Tensor t, Tensor values, Tensor deltas, Tensor[] weights, float[] slopes,"
+    " int[] curves) -> Tensor[]",
     fake=_finish_fake,
 )
 begin = torch.ops.wgan_kernels.perceptron_begin.default

@@ -28,13 +28,14 @@ aten = torch.ops.aten
 class Curve(NamedTuple):
     """forward: x → φ(x); pullback: (δ, x) → φ′·δ; second: (t, δ, x) → (φ′·t, φ″·δ·t).
 
-    of_result: the latter two are given φ(x) in the place of x.
+    of_result: the latter two are given φ(x) in the place of x. name: of one that kernels know, too.
     """
 
     forward: Callable
     pullback: Callable
     second: Callable
     of_result: bool = False
+    name: str | None = None
 
 
 class Smooth(torch.autograd.Function):
@@ -95,6 +96,7 @@ def softplus(beta=1, threshold=20):
         lambda x: F.softplus(x, beta, threshold),
         lambda delta, x: aten.softplus_backward(delta, x, beta, threshold),
         lambda t, delta, x: _softplus_second(t, delta, x, beta, threshold),
+        name="softplus" if (beta, threshold) == (1, 20) else None,
     )
 
 
@@ -111,7 +113,8 @@ def elu(alpha=1.0, scale=1.0, input_scale=1.0):
         bend = (pushed * delta).masked_fill_(x >= 0, 0)
         return pushed, bend if input_scale == 1 else bend.mul_(input_scale)
 
-    return Curve(lambda x: aten.elu(x, alpha, scale, input_scale), pullback, second)
+    name = "elu" if alpha == scale == input_scale == 1 else None
+    return Curve(lambda x: aten.elu(x, alpha, scale, input_scale), pullback, second, name=name)
 
 
 def _silu_second(t, delta, x):
@@ -145,10 +148,10 @@ def _hardswish_second(t, delta, x):
     return aten.hardswish_backward(t, x), aten.hardtanh_backward(t * delta, x, -3, 3).div_(3)
 
 
-silu = Curve(F.silu, aten.silu_backward.default, _silu_second)
-gelu = Curve(F.gelu, lambda delta, x: aten.gelu_backward(delta, x), _gelu_second)
-tanh = Curve(torch.tanh, aten.tanh_backward.default, _tanh_second, of_result=True)
-sigmoid = Curve(torch.sigmoid, aten.sigmoid_backward.default, _sigmoid_second, of_result=True)
+silu = Curve(F.silu, aten.silu_backward.default, _silu_second, name="silu")
+gelu = Curve(F.gelu, lambda delta, x: aten.gelu_backward(delta, x), _gelu_second, name="gelu")
+tanh = Curve(torch.tanh, aten.tanh_backward.default, _tanh_second, of_result=True, name="tanh")
+sigmoid = Curve(torch.sigmoid, aten.sigmoid_backward.default, _sigmoid_second, of_result=True, name="sigmoid")
 hardswish = Curve(F.hardswish, aten.hardswish_backward.default, _hardswish_second)
 
 

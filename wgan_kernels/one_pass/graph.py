@@ -17,14 +17,40 @@ def graph_of(critic):
     Raises:
         Refused: its forward cannot be run without samples, or does what cannot be written down.
     """
+    return _written(critic, lambda tracer: _stand_in(critic, "", tracer, {}))
+
+
+def graph_of_closure(closure, within):
+    """The same of a ``Closure``, whose modules are the children of ``within``. Its tensors are placeholders behind that
+    of the samples, in their order.
+    """
+    names = {id(module): name for name, module in within.named_children()}
+
+    def stand_in(tracer):
+        made, given = {}, iter(range(len(closure.tensors)))
+
+        def of(value):
+            if isinstance(value, torch.Tensor):
+                return tracer.create_proxy("placeholder", f"given_{next(given)}", (), {})
+            return _stand_in(value, names[id(value)], tracer, made)
+
+        return closure.rebuilt(of)
+
+    return _written(within, stand_in)
+
+
+def _written(root, stand_in):
+    """stand_in: tracer → what to call with a stand-in for the samples."""
     tracer = _Tracer()
-    tracer.root, tracer.graph = critic, fx.Graph(tracer_cls=_Tracer)
+    tracer.root, tracer.graph = root, fx.Graph(tracer_cls=_Tracer)
     samples = tracer.create_proxy("placeholder", "samples", (), {})
     try:
-        result = _stand_in(critic, "", tracer, {})(samples)
+        result = stand_in(tracer)(samples)
         tracer.create_node("output", "output", (tracer.create_arg(result),), {})
     except Exception as error:  # whatever its forward does with a stand-in for a tensor
-        raise Refused(f"its forward cannot be traced: {str(error).splitlines()[0]}") from error
+        raise Refused(
+            f"its forward cannot be traced: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        ) from error
     return tracer.graph
 
 
@@ -50,10 +76,19 @@ def _stand_in(module, name, tracer, made):
     own = vars(copy)
     own.update(vars(module), _compiled_call_impl=None)
     children, below = module._modules.items(), f"{name}." if name else ""
+    own.update(dict.fromkeys(_CONVERSIONS, _refused))
     own["_modules"] = {key: _stand_in(child, below + key, tracer, made) for key, child in children}
     if name and tracer.is_leaf_module(module, name):
         own["forward"] = functools.partial(_called, tracer, name)
     return copy
+
+
+# Of a module these would change the critic's own parameters.
+_CONVERSIONS = ("to", "float", "double", "half", "bfloat16", "type", "requires_grad_", "train", "eval")
+
+
+def _refused(*args, **kwargs):
+    raise TypeError("it converts a module")
 
 
 def _called(tracer, name, *args, **kwargs):

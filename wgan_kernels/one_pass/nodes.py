@@ -45,6 +45,9 @@ class Node:
     def parameters(self):
         return () if self.module is None else self.module.parameters()
 
+    def give(self, results):
+        """Takes what it reads of those of an ``Outside``."""
+
     def gradients(self):
         """[(parameter, what it receives)]"""
         return []
@@ -94,13 +97,13 @@ class Layer(Node):
 
     def as_given(self, grad, weight):
         """A gradient of what ``laid_out`` has made of the weight."""
-        return _layout.alike(weight, _of(weight.dtype, grad))[1]
+        return _layout.alike(weight, of(weight.dtype, grad))[1]
 
     def pullback(self, delta, rows):
         self.delta, x = delta, self.x
         if rows is not None:
             delta, x = delta[rows], x[rows]
-        return [_of(self.dtype, self.maps.pullback(delta, self.weight, x, self.how))]
+        return [of(self.dtype, self.maps.pullback(delta, self.weight, x, self.how))]
 
     def pushforward(self, t):
         self.t = self._rounded(t)
@@ -121,7 +124,7 @@ class Layer(Node):
             self._meet(*both)
         elif r is not None:
             self.bent = self._weight_gradient(x, r)
-        return [_of(self.dtype, self.maps.pullback(r, self.weight, x, self.how)) if wanted and r is not None else None]
+        return [of(self.dtype, self.maps.pullback(r, self.weight, x, self.how)) if wanted and r is not None else None]
 
     def gradients(self):
         (weight, bias), split = self.given, self.split
@@ -136,7 +139,7 @@ class Layer(Node):
             grad = self.maps.bias_gradient(self.delta[:split], self.how) if split else torch.zeros_like(bias)
             if self.r is not None:
                 grad = grad + self.maps.bias_gradient(self.r, self.how)
-            received.append((bias, _of(bias.dtype, grad)))
+            received.append((bias, of(bias.dtype, grad)))
         return received
 
     def _meet(self, x, delta):
@@ -265,13 +268,13 @@ class Join(Node):
 
     def pullback(self, delta, rows):
         delta = delta if rows is None else delta[rows]
-        return [_of(dtype, delta) for dtype in self.dtypes]
+        return [of(dtype, delta) for dtype in self.dtypes]
 
     def pushforward(self, s, t):
         return s + t
 
     def curvature(self, r, wanted):
-        return [_of(dtype, r) if wanted and r is not None else None for dtype in self.dtypes]
+        return [of(dtype, r) if wanted and r is not None else None for dtype in self.dtypes]
 
 
 def _shaped(samples, shape):
@@ -281,7 +284,7 @@ def _shaped(samples, shape):
     return samples if samples.shape[1:] == shape else samples.reshape(len(samples), *shape)
 
 
-def _of(dtype, tensor):
+def of(dtype, tensor):
     """tensor.to(dtype), which alone costs as much as a small operation."""
     return tensor if tensor.dtype is dtype else tensor.to(dtype)
 

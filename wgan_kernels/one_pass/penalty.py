@@ -11,8 +11,9 @@ from torch.nn.modules import module as _module
 from .. import _layout
 from .._settings import settings, surroundings, within
 from ..second_order import is_recorded_plainly
+from .closure import Closure, closure_of
 from .program import Refused
-from .trace import reads, trace
+from .trace import reads, reads_of_closure, trace, trace_closure
 from .transparent import is_unchanged
 
 
@@ -29,6 +30,7 @@ def penalty(critic, x, by_calls, **how):
     """
     if not _is_plain(x) or x.dim() < 2 or not len(x) or _module._has_any_global_hook() or not is_recorded_plainly():
         return None
+    critic = critic if isinstance(critic, nn.Module) else closure_of(critic)
     known = _known_of(critic)
     if known is None:
         return None
@@ -43,7 +45,7 @@ def penalty(critic, x, by_calls, **how):
     try:
         if torch.is_grad_enabled():
             return Penalty.apply(critic, by_calls, known, how, x, *params)
-        program, value, _ = _begun(known, x, how)
+        program, value, _ = _begun(known, x, how, _results(known, critic, x))
         program.release()
         return value
     except Refused as reason:
@@ -59,13 +61,16 @@ class Known:
     """What a critic was found to be, as it was then and with what surrounded it.
 
     program: None where there is none. reads: see ``trace.reads``. refused: {shape of x: why it cannot be run}
+    outside: what is run before, an ``Outside`` or None.
     """
+
+    outside = None
 
     def __init__(self, critic, made_for):
         self.parts, self.made_for, self.refused = list(critic.modules())[1:], made_for, {}
         self.surroundings, self.settings = made_for
         self.reads = reads(critic)
-        self.program = None if self.reads is None else _program_of(critic)
+        self.program = None if self.reads is None else _traced(trace, critic)
 
     def is_of(self, now):
         return self.made_for == now and is_unchanged(self.reads)
@@ -76,11 +81,28 @@ class Known:
         return list({id(param): param for param in of_parts}.values())  # a parameter's hash is a function in Python
 
 
+class KnownClosure(Known):
+    """The same of a ``Closure``."""
+
+    def __init__(self, closure, made_for):
+        # Without the module that it is known by, see _known_of_closure
+        self.parts = [part for module in closure.modules for part in module.modules() if part is not closure.main]
+        self.made_for, self.refused = made_for, {}
+        self.surroundings, self.settings = made_for
+        self.reads, self.program = reads_of_closure(closure), None
+        if self.reads is not None:
+            self.program, self.outside = _traced(trace_closure, closure) or (None, None)
+
+
 _known = weakref.WeakKeyDictionary()  # {critic: Known}
+_closures = weakref.WeakKeyDictionary()  # {a closure's main module: {its code: Known}}
+_MOST = 16  # closures of one critic that are remembered
 
 
 def _known_of(critic):
     """None for one that is not run as a program."""
+    if isinstance(critic, Closure):
+        return _known_of_closure(critic)
     if not isinstance(critic, nn.Module):
         return None
     known = _known.get(critic)
@@ -92,9 +114,24 @@ def _known_of(critic):
     return None if known.program is None else known
 
 
-def _program_of(critic):
+def _known_of_closure(closure):
+    if closure.main is None:
+        return None
+    of_main = _closures.setdefault(closure.main, {})
+    known = of_main.get(closure.code)
+    if known is not None and known.reads is None:
+        return None
+    now = surroundings("cpu"), closure.settings()
+    if known is None or not known.is_of(now):
+        if len(of_main) >= _MOST:
+            of_main.clear()
+        of_main[closure.code] = known = KnownClosure(closure, now)
+    return None if known.program is None else known
+
+
+def _traced(how, critic):
     try:
-        return trace(critic)
+        return how(critic)
     except Refused:
         return None
 
@@ -103,8 +140,8 @@ class Penalty(torch.autograd.Function):
     @staticmethod
     def forward(ctx, critic, by_calls, known, how, x, *params):
         ctx.critic, ctx.by_calls, ctx.known, ctx.params = critic, by_calls, known, params
-        ctx.how = how
-        ctx.program, value, derivative = _begun(known, x, how)
+        ctx.how, ctx.results = how, _results(known, critic, x)
+        ctx.program, value, derivative = _begun(known, x, how, ctx.results)
         ctx.save_for_backward(derivative, x, *params)  # none of which may change before the backward
         return value
 
@@ -116,14 +153,39 @@ class Penalty(torch.autograd.Function):
         else:
             if ctx.program is None:  # the graph was kept, and is run once more
                 with _as_it_was(ctx):
-                    ctx.program, *_ = _begun(ctx.known, x, ctx.how)
+                    ctx.program, *_ = _begun(ctx.known, x, ctx.how, ctx.results)
             program, ctx.program = ctx.program, None
-            gradients = {id(param): grad for param, grad in program.finish(delta * derivative)}
+            gradients = _through(ctx, program.finish(delta * derivative))
             program.release()
         return None, None, None, None, None, *(gradients.get(id(param)) for param in ctx.params)
 
 
+@torch.enable_grad()
+def _results(known, critic, x):
+    """What the ``Outside`` of a closure comes to, with its graph."""
+    return [] if known.outside is None else known.outside.run(x, critic.tensors)
+
+
+def _through(ctx, received):
+    """{a parameter's identity: what it receives}, through the outside where that has received it."""
+    gradients = {id(tensor): grad for tensor, grad in received}
+    of_results = [(result, gradients.pop(id(result))) for result in ctx.results if id(result) in gradients]
+    if of_results:
+        results, grads = zip(*of_results, strict=True)
+        wanted = [param for param in ctx.params if param.requires_grad]
+        found = torch.autograd.grad(results, wanted, grads, retain_graph=True, allow_unused=True)
+        for param, grad in zip(wanted, found, strict=True):
+            if grad is not None:
+                gradients[id(param)] = gradients[id(param)] + grad if id(param) in gradients else grad
+    return gradients
+
+
 def _gradients_by_calls(ctx, x, delta):
+    if isinstance(ctx.critic, Closure) and not ctx.critic.is_unchanged():
+        raise RuntimeError(
+            "critic: what its function reads from outside, as labels, has changed since the penalty was made, and a "
+            "derivative of a higher order calls it again: leave it as it was until then"
+        )
     wanted, create_graph = [param for param in ctx.params if param.requires_grad], torch.is_grad_enabled()
     with _as_it_was(ctx), torch.enable_grad():
         found = torch.autograd.grad(ctx.by_calls(x), wanted, delta, create_graph=create_graph, allow_unused=True)
@@ -132,8 +194,11 @@ def _gradients_by_calls(ctx, x, delta):
 
 def _as_it_was(ctx):
     """For running the critic again: what surrounded it before is put back; what else has changed cannot be."""
-    now, known = ctx.known.parameters(), ctx.known
-    if settings(ctx.critic) != known.settings or list(map(id, now)) != list(map(id, ctx.params)):
+    now, known, critic = ctx.known.parameters(), ctx.known, ctx.critic
+    is_closure = isinstance(critic, Closure)
+    if (critic.settings() if is_closure else settings(critic)) != known.settings or list(map(id, now)) != list(
+        map(id, ctx.params)
+    ):
         raise RuntimeError(
             "critic: has changed since the penalty was made (its mode, its layers or which parameters it has), and a "
             "second backward, or a derivative of a higher order, runs it again: leave it as it was until then"
@@ -141,7 +206,9 @@ def _as_it_was(ctx):
     return within("cpu", known.surroundings)
 
 
-def _begun(known, x, how):
+def _begun(known, x, how, results):
     """(a program that has run its first two sweeps, the penalty, its derivative with respect to the gradient)"""
     program = known.program.suited(x).spare()
+    if results:
+        program.give(results)
     return program, *program.penalty(x, **how)

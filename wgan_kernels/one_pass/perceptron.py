@@ -7,6 +7,7 @@ from torch import nn
 
 from ..rules import _perceptron, linear
 from .nodes import Layer, Piecewise, Reshape
+from .outside import Cat
 from .program import Refused, Sweeps, summed
 from .smooth import Smooth
 
@@ -16,11 +17,14 @@ def recognised(steps):
     if any(reads != [i] for i, (_, reads) in enumerate(steps)):
         return None
     nodes = [node for node, _ in steps]
-    inner = [i for i, node in enumerate(nodes) if not isinstance(node, Reshape)]
-    if not inner or inner[-1] - inner[0] + 1 != len(inner):
+    first = next((i for i, node in enumerate(nodes) if not isinstance(node, (Reshape, Cat))), len(nodes))
+    behind = next((i for i, node in enumerate(nodes) if i > first and isinstance(node, Reshape)), len(nodes))
+    chain = _chain(nodes[first:behind])
+    if chain is None or not all(isinstance(node, Reshape) for node in nodes[behind:]):
         return None
-    chain = _chain(nodes[inner[0] : inner[-1] + 1])
-    return None if chain is None else Perceptron(nodes[: inner[0]], chain, nodes[inner[-1] + 1 :])
+    made = Perceptron(nodes[:first], chain, nodes[behind:])
+    # What is given from outside would receive of a curved one what the kernels do not tell.
+    return None if made.is_given and any(made.curves) else made
 
 
 def _chain(nodes):
@@ -57,15 +61,27 @@ class Perceptron(Sweeps):
         self.layers, activations = zip(*chain, strict=True)
         self.bent_behind = [any(activations[i:]) for i in range(len(chain))]
         self.slopes, self.curves = map(list, zip(*(given or (1.0, 0) for given in activations), strict=True))
-        self.flattens = all(isinstance(node.call, nn.Flatten) and node.call.start_dim == 1 for node in before)
+        self.is_given = any(isinstance(node, Cat) for node in before)
+        for node in self.before:
+            node.bent_behind = self.bent_behind[0]
+        calls = [getattr(node, "call", None) for node in before]
+        self.flattens = all(isinstance(call, nn.Flatten) and call.start_dim == 1 for call in calls)
         self.forget()
 
     def takes(self, x):
         """Whether the kernels take samples x, and gain by it."""
-        return _perceptron.serve(x, *self._parameters())
+        weights, biases = self._parameters()
+        width = weights[0].shape[1] if self.is_given else x[:1].numel()  # of others it is seen when they are read
+        return _perceptron.serve(x, width, weights, biases)
 
     def copied(self):
-        return copy.copy(self)
+        another = copy.copy(self)
+        another.before = [copy.copy(node) for node in self.before]
+        return another
+
+    def give(self, results):
+        for node in self.before:
+            node.give(results)
 
     def _parameters(self):
         parameters = [layer._parameters for layer in self.layers]  # a module's own attributes take ten times as long
@@ -75,9 +91,14 @@ class Perceptron(Sweeps):
         shape, like = x.shape[1:], self._read(x, split)
         given = seed(like).reshape(len(x), -1), self.weights, self.biases, self.slopes, self.curves, split
         scores, gradient, *self.kept = _perceptron.begin(self.x, *given)
+        if self.is_given:
+            for node in reversed(self.before):
+                (gradient,) = node.pullback(gradient, None)
         return scores.view(like.shape), gradient.view(-1, *shape)
 
     def penalty(self, x, target, one_sided):
+        if self.is_given:
+            return super().penalty(x, target, one_sided)
         self._read(x, 0)
         given = self.weights, self.biases, self.slopes, self.curves, target, one_sided
         penalty, derivative, *self.kept = _perceptron.penalty(self.x, *given)
@@ -98,15 +119,18 @@ class Perceptron(Sweeps):
         return like
 
     def finish(self, tangent):
+        if self.is_given:
+            for node in self.before:
+                tangent = node.pushforward(tangent)
         t = tangent.flatten(1).contiguous()
         grads = _perceptron.finish(self.x, t, *self.kept, self.weights, self.slopes, self.curves)
         of_biases = grads[len(self.weights) :] or map(self._zeros, range(len(self.weights)))
         if not self.split:  # autograd has no way to the others
             of_biases = [grad if bent else None for grad, bent in zip(of_biases, self.bent_behind, strict=True)]
         received = [*zip(self.weights, grads, strict=False), *zip(self.biases, of_biases, strict=True)]
-        return summed(
-            (param, grad) for param, grad in received if param is not None and param.requires_grad and grad is not None
-        )
+        received = [(param, grad) for param, grad in received if param is not None and param.requires_grad]
+        received += [pair for node in self.before for pair in node.gradients()]
+        return summed((param, grad) for param, grad in received if grad is not None)
 
     def _zeros(self, index):
         """What a bias receives of the penalty of a piecewise linear critic, if anything."""
@@ -114,4 +138,6 @@ class Perceptron(Sweeps):
         return None if bias is None else torch.zeros_like(bias)
 
     def forget(self):
+        for node in self.before:
+            node.forget()
         self.x = self.weights = self.biases = self.kept = None

@@ -157,6 +157,11 @@ class Program(Sweeps):
     def copied(self):
         return Program([(copy.copy(node), reads) for node, reads in self.steps])
 
+    def give(self, results):
+        """What an ``Outside`` has come to, for the next sweeps."""
+        for node, _ in self.steps:
+            node.give(results)
+
     def begin(self, x, split, seed):
         self.x_hat = x[split:]
         scores = self._forward(x, split)

@@ -7,13 +7,15 @@ from torch import fx, nn
 
 from . import in_place, perceptron, transparent
 from .flatten import Flatten
-from .graph import graph_of
-from .kinds import BATCH_NORMS, FUNCTIONS, function_node, module_node
+from .graph import graph_of, graph_of_closure
+from .kinds import BATCH_NORMS, function_node, module_node
 from .nodes import Join, Linear, Reshape
+from .outside import Cat, Outside, Scale, Shift, functions
 from .program import Program, Refused
 
 _SHAPES = ("flatten", "squeeze", "unsqueeze", "unflatten")
 _ADDITIONS = (operator.add, torch.add)
+_PRODUCTS = (operator.mul, torch.mul)
 
 
 def trace(critic):
@@ -24,48 +26,64 @@ def trace(critic):
     """
     if not isinstance(critic, nn.Module):
         raise Refused(f"the critic is a {type(critic).__name__}, not a Module")
-    for name, module in critic.named_modules():
-        _check(name or type(critic).__name__, module)
-    for name, param in critic.named_parameters():
-        if param._backward_hooks or param._post_accumulate_grad_hooks:
-            raise Refused(f"{name} has hooks, which a program would not call")
+    _check_all(critic)
     steps = _steps_of_chain(critic) if _is_chain(critic) else _steps_by_fx(critic)
     if not steps:
         raise Refused("it has no operation")
     return Program(steps, perceptron.recognised(steps))
 
 
+def trace_closure(closure):
+    """(the ``Program`` of a ``Closure``, its ``Outside`` or None)
+
+    Raises: as ``trace``.
+    """
+    within = nn.Module()
+    for index, module in enumerate({id(module): module for module in closure.modules}.values()):
+        within.add_module(str(index), module)
+    _check_all(within)
+    steps, outside = _steps(within, graph_of_closure(closure, within))
+    if not steps:
+        raise Refused("it has no operation")
+    return Program(steps, perceptron.recognised(steps)), outside
+
+
 def _steps_by_fx(critic):
     if _is_layer(critic):
         critic = nn.Sequential(critic)
-    graph = graph_of(critic)
+    steps, _ = _steps(critic, graph_of(critic))
+    return steps
+
+
+def _steps(critic, graph):
     in_place.check(critic, graph)
     for node in reversed(graph.nodes):
         if not node.users and node.op not in ("placeholder", "output"):
             graph.erase_node(node)
-    steps, values, sizes = [], {}, set()
-
-    def _is_size(node):
-        """x.size(…), x.shape, and what is made of such numbers alone."""
-        if node.op == "call_method":
-            return node.target == "size"
-        if node.op == "call_function" and node.target is getattr:
-            return node.args[1] == "shape"
-        return node.op == "call_function" and bool(node.all_input_nodes) and sizes.issuperset(node.all_input_nodes)
-
+    samples, *given = (node for node in graph.nodes if node.op == "placeholder")
+    steps, values, sizes, outside = [], {samples: 0}, set(), Outside(critic, samples, given)
     for node in graph.nodes:
-        if node.op == "placeholder":
-            values[node] = 0
-        elif node.op == "output":
+        if node.op == "output":
             if values.get(node.args[0]) != len(steps):
                 raise Refused("what it returns is not the result of its last operation")
-        elif _is_size(node):
+        elif node.op == "placeholder" or outside.takes(node):
+            continue
+        elif _is_size(node, sizes):
             sizes.add(node)  # read where it is used
         else:
-            made, sources = _node(critic, node)
+            made, sources = _given(node, outside) or _node(critic, node)
             steps.append((made, [values[source] for source in sources]))
             values[node] = len(steps)
-    return steps
+    return steps, outside.finished()
+
+
+def _is_size(node, sizes):
+    """y.size(…), y.shape, and what is made of such numbers alone."""
+    if node.op == "call_method":
+        return node.target == "size"
+    if node.op == "call_function" and node.target is getattr:
+        return node.args[1] == "shape"
+    return node.op == "call_function" and bool(node.all_input_nodes) and sizes.issuperset(node.all_input_nodes)
 
 
 def _is_layer(critic):
@@ -85,7 +103,12 @@ def reads(critic):
     """See ``transparent.read``. None where its Python has to run, as it may do more than put layers together."""
     if _is_layer(critic):
         return None
-    return [] if _is_chain(critic) else transparent.read(critic, (*FUNCTIONS, torch.add))
+    return [] if _is_chain(critic) else transparent.read(critic, functions())
+
+
+def reads_of_closure(closure):
+    """The same of a ``Closure``."""
+    return transparent.read_closure(closure, functions())
 
 
 def _steps_of_chain(critic):
@@ -113,6 +136,14 @@ def has_own_forward(module):
     return "forward" in vars(module)
 
 
+def _check_all(critic):
+    for name, module in critic.named_modules():
+        _check(name or type(critic).__name__, module)
+    for name, param in critic.named_parameters():
+        if param._backward_hooks or param._post_accumulate_grad_hooks:
+            raise Refused(f"{name} has hooks, which a program would not call")
+
+
 def _check(name, module):
     if has_hooks(module):
         raise Refused(f"{name} has hooks, which a program would not call")
@@ -120,6 +151,28 @@ def _check(name, module):
         raise Refused(f"{name} was given another forward, which a program would not call")
     if isinstance(module, BATCH_NORMS) and (module.training or not module.track_running_stats):
         raise Refused(f"{name} ({type(module).__name__}) normalises over the batch, which couples the samples")
+
+
+def _given(node, outside):
+    """Of an operation of a value and of what is given from outside likewise; None for others."""
+    name, function = node.name, in_place.AUGMENTED.get(node.target, node.target)
+    if node.op != "call_function":
+        return None
+    if function in (torch.cat, torch.concat):
+        parts, *dim = *node.args, *node.kwargs.values()
+        inner = [part for part in parts if not outside.gave(part)]
+        if len(inner) == 1 and len(dim) <= 1 and node.kwargs.keys() <= {"dim"}:
+            index = parts.index(inner[0])
+            places = [outside.place_of(part) for part in parts if part is not inner[0]]
+            return Cat(name, places, index, *dim or (0,)), inner
+    kind = Shift if function in _ADDITIONS else Scale if function in _PRODUCTS else None
+    if kind is None or len(node.args) != 2 or node.kwargs or not all(isinstance(arg, fx.Node) for arg in node.args):
+        return None
+    inner = [arg for arg in node.args if not outside.gave(arg)]
+    if len(inner) != 1:
+        return None
+    (given,) = (arg for arg in node.args if arg is not inner[0])
+    return kind(name, outside.place_of(given)), inner
 
 
 def _node(critic, node):

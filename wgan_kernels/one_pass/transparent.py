@@ -22,7 +22,10 @@ from torch import nn
 from .._settings import PLAIN
 
 _OF_TENSORS = frozenset(
-    {"flatten", "squeeze", "unsqueeze", "unflatten", "view", "reshape", "mean", "sum", "size", "shape"}
+    {
+        *("flatten", "squeeze", "unsqueeze", "unflatten", "view", "reshape", "mean", "sum", "size", "shape"),
+        *("contiguous", "device", "dtype", "expand", "expand_as", "float", "permute", "repeat", "to", "transpose"),
+    }
 )
 _OF_CONTAINERS = {"forward", "items", "keys", "values"}
 _BUILTINS = (enumerate, len, range, reversed, super, zip)
@@ -36,9 +39,25 @@ def read(critic, functions):
     """[(a class or a global namespace as a dict, name, value there, its code)]: all that a critic's forward reads
     beyond the critic itself. None where it may do anything else.
 
-    functions: those that sweeps are known for.
+    functions: those that it may call.
     """
-    modules = list(critic.modules())
+    reading = _reading([critic], functions)
+    return reading.found if reading is not None else None
+
+
+def read_closure(closure, functions):
+    """The same of a ``Closure``."""
+    reading = _reading(closure.modules, functions)
+    if reading is None:
+        return None
+    function = getattr(closure.function, "func", closure.function)
+    is_harmless = isinstance(function, nn.Module) or reading.is_harmless(function, closure.names())
+    return reading.found if is_harmless else None
+
+
+def _reading(critics, functions):
+    """A ``_Reading`` of modules whose forwards do nothing else, or None."""
+    modules = [module for critic in critics for module in critic.modules()]
     kinds = {kind: None for module in modules for kind in type(module).__mro__ if _is_own(kind)}
     if not all(map(_is_called_as_usual, kinds)):
         return None
@@ -50,7 +69,7 @@ def read(critic, functions):
             for name, value in vars(module).items():
                 (plain if _is_plain(value) else other).add(name)
     reading = _Reading(_OF_TENSORS | _OF_CONTAINERS | (plain - other), list(map(vars, kinds)), functions)
-    return reading.found if reading.of_classes("forward") else None
+    return reading if reading.of_classes("forward") else None
 
 
 def is_unchanged(found):
@@ -96,15 +115,18 @@ class _Reading:
             return True
         self.seen.add((id(space), name))
         self.found.append((space, name, value, _code_of(value)))
-        return _is_plain(value) or (type(value) is FunctionType and self._is_harmless(value))
+        return _is_plain(value) or (type(value) is FunctionType and self.is_harmless(value))
 
-    def _is_harmless(self, function):
+    def is_harmless(self, function, given=None):
+        """given: the names by which it reads what is known anyhow, as its defaults are then; None: there are none."""
         code, space = function.__code__, function.__globals__
-        if code.co_flags & _UNUSUAL or getattr(code, "co_exceptiontable", b"") or set(code.co_freevars) - {"__class__"}:
+        if code.co_flags & _UNUSUAL or getattr(code, "co_exceptiontable", b""):
+            return False
+        if set(code.co_freevars) - {"__class__", *(given or ())}:
             return False
         if any(inspect.iscode(constant) for constant in code.co_consts):
             return False
-        if function.__kwdefaults__ or not _is_plain(function.__defaults__ or ()):
+        if given is None and (function.__kwdefaults__ or not _is_plain(function.__defaults__ or ())):
             return False
         module = None  # whose attribute comes next
         for step in dis.get_instructions(code):
@@ -116,6 +138,8 @@ class _Reading:
                 module = found if isinstance(found, ModuleType) else None
                 if module is None and not self._is_known(found):
                     return False
+            elif step.opname == "LOAD_GLOBAL" and name in (given or ()):
+                continue
             elif step.opname == "LOAD_GLOBAL":
                 module = space.get(name) if isinstance(space.get(name), ModuleType) else None
                 if module is None and not self._is_of_globals(space, name):

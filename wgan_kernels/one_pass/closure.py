@@ -1,0 +1,104 @@
+"""A critic that is a function of somebody's own, as for its labels: ``lambda x: critic(x, labels)``."""
+
+import dis
+import functools
+from types import CellType, FunctionType
+
+import torch
+from torch import nn
+
+from .._settings import PLAIN, settings
+
+
+def closure_of(function):
+    """The ``Closure`` that a function, or ``functools.partial`` of a module, is; None where it has other things from
+    outside than modules, tensors without a gradient and plain values.
+    """
+    try:
+        found = _found_in(function)
+    except ValueError:  # a variable that is not set yet
+        return None
+    kinds = {place: _kind(value) for place, value in (found or {}).items()}
+    if None in kinds.values() or nn.Module not in kinds.values():
+        return None
+    return Closure(function, found, kinds)
+
+
+class Closure:
+    """places: {where it has something from outside: of which kind}. modules, tensors: [what is there].
+    main: the first of the modules that is none of torch's layers, or None.
+    """
+
+    def __init__(self, function, found, kinds):
+        self.function, self.found, self.places = function, found, kinds
+        self.modules = [value for place, value in found.items() if kinds[place] is nn.Module]
+        self.tensors = [value for place, value in found.items() if kinds[place] is torch.Tensor]
+        self.main = next((module for module in self.modules if _is_own(module)), None)
+        self.code = getattr(function, "__code__", None)
+        self.versions = [tensor._version for tensor in self.tensors]
+
+    def settings(self):
+        """Equal for as long as it is the same critic, see ``_settings.settings``; its tensors may be others."""
+        plain = [(place, self.found[place]) for place, kind in self.places.items() if kind in PLAIN]
+        return self.places, list(map(id, self.modules)), plain, list(map(settings, self.modules))
+
+    def is_unchanged(self):
+        """Whether the function still has what it had."""
+        now = _found_in(self.function)
+        same = now.keys() == self.found.keys() and all(now[place] is value for place, value in self.found.items())
+        return same and self.versions == [tensor._version for tensor in self.tensors]
+
+    def names(self):
+        """Those by which it reads what it has."""
+        return {name for where, name in self.places if where in ("cell", "global")}
+
+    def rebuilt(self, stand_in):
+        """The function, with ``stand_in(value)`` for each module and tensor."""
+        replaced = {
+            place: self.found[place] if kind in PLAIN else stand_in(self.found[place])
+            for place, kind in self.places.items()
+        }
+        of = lambda where: {name: value for (at, name), value in replaced.items() if at == where}  # noqa: E731
+        if isinstance(self.function, functools.partial):
+            return functools.partial(*of("callee").values(), **of("keyword"))
+        function, cells = self.function, tuple(map(CellType, of("cell").values()))
+        space, defaults = {**function.__globals__, **of("global")}, tuple(of("default").values())
+        return FunctionType(function.__code__, space, function.__name__, defaults, cells)
+
+
+def _is_own(module):
+    return type(module) is nn.Sequential or not type(module).__module__.startswith("torch.nn.")
+
+
+def _found_in(function):
+    """{(where, name or number): what is there}, or None."""
+    if type(function) is functools.partial and not function.args:
+        return {
+            ("callee", ""): function.func,
+            **{("keyword", name): value for name, value in function.keywords.items()},
+        }
+    if type(function) is not FunctionType or function.__kwdefaults__:
+        return None
+    code, space = function.__code__, function.__globals__
+    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+    found = {("cell", name): cell.cell_contents for name, cell in cells}
+    found |= {("default", i): value for i, value in enumerate(function.__defaults__ or ())}
+    for name in _globals_of(code):
+        if isinstance(space.get(name), (nn.Module, torch.Tensor)):
+            found["global", name] = space[name]
+    return found
+
+
+@functools.lru_cache(maxsize=256)
+def _globals_of(code):
+    return [name for name in code.co_names if name in {step.argval for step in dis.get_instructions(code)}]
+
+
+def _kind(value):
+    """nn.Module, torch.Tensor, a plain type, or None."""
+    if isinstance(value, nn.Module):
+        return nn.Module
+    if type(value) is torch.Tensor:
+        is_plain = value.is_cpu and value.layout is torch.strided and not value.requires_grad
+        return torch.Tensor if is_plain else None
+    return type(value) if type(value) in PLAIN and type(value) is not tuple else None

@@ -1,0 +1,232 @@
+"""What a critic makes of tensors beside its samples, of labels above all: the part of its graph that no sample goes
+through is run at each call, by autograd, and what it comes to is given to the nodes behind.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from .. import _layout
+from . import in_place
+from .kinds import FUNCTIONS, module_node
+from .nodes import Node, of
+from .program import Refused
+
+_METHODS = frozenset(
+    {
+        *("contiguous", "expand", "expand_as", "flatten", "float", "permute", "repeat", "reshape", "size", "squeeze"),
+        *("to", "transpose", "unflatten", "unsqueeze", "view"),
+    }
+)
+_ATTRIBUTES = ("shape", "dtype", "device")
+# Those that no program's node is known for.
+OF_OTHERS = (torch.cat, torch.concat, torch.mul, F.one_hot)
+
+
+class Outside:
+    """samples: the placeholder. given: those of the tensors. nodes: in order, among them sizes of the samples."""
+
+    def __init__(self, critic, samples, given):
+        self.critic, self.samples, self.given, self.nodes, self.results = critic, samples, given, [], []
+        self.made = {samples, *given}  # of the latter what is known: in the samples' case their shape alone
+        self.modules = {}
+
+    def takes(self, node):
+        """Whether a node belongs here, which is then noted."""
+        reads = set(node.all_input_nodes)
+        if not reads <= self.made or (self.samples in reads and not _is_about(node, self.samples)):
+            return False
+        self._check(node)
+        self.nodes.append(node)
+        self.made.add(node)
+        return True
+
+    def gave(self, node):
+        return node in self.made and node is not self.samples
+
+    def place_of(self, node):
+        """Where ``run`` returns what a node comes to."""
+        if node not in self.results:
+            self.results.append(node)
+        return self.results.index(node)
+
+    def finished(self):
+        """Leaves out what nobody reads. Returns itself, or None where nothing is left."""
+        self.critic, wanted = None, set(self.results)
+        for node in reversed(self.nodes):
+            if node in wanted:
+                wanted.update(node.all_input_nodes)
+        self.nodes = [node for node in self.nodes if node in wanted]
+        return self if self.results else None
+
+    def run(self, x, tensors):
+        """What the nodes behind are given."""
+        found = {self.samples: x, **dict(zip(self.given, tensors, strict=True))}
+        for node in self.nodes:
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), found.__getitem__)
+            if node.op == "call_module":
+                found[node] = self.modules[node.target](*args, **kwargs)
+            elif node.op == "call_method":
+                found[node] = getattr(args[0], node.target)(*args[1:], **kwargs)
+            else:
+                found[node] = node.target(*args, **kwargs)
+        return [found[node] for node in self.results]
+
+    def _check(self, node):
+        if in_place.is_in_place(self.critic, node):
+            raise Refused(f"{node.name}: works in place on what no sample goes through")
+        if node.op == "call_module":
+            self.modules[node.target] = module = self.critic.get_submodule(node.target)
+            if type(module) is not nn.Embedding or module.max_norm is not None or module.sparse:
+                module_node(node.target, module)
+        elif node.op == "call_method" and node.target not in _METHODS:
+            raise Refused(f"{node.name}: {node.target} of what no sample goes through")
+        elif node.op == "call_function" and node.target is getattr and node.args[1] not in _ATTRIBUTES:
+            raise Refused(f"{node.name}: {node.args[1]} of what no sample goes through")
+
+
+def _is_about(node, samples):
+    """Whether a node reads of the samples what has nothing to do with their values, and of nothing else."""
+    if node.all_input_nodes != [samples]:
+        return False
+    if node.op == "call_method":
+        return node.target == "size"
+    return node.op == "call_function" and node.target is getattr and node.args[1] in _ATTRIBUTES
+
+
+def functions():
+    """All that an outside may call."""
+    return (*FUNCTIONS, *OF_OTHERS, torch.add)
+
+
+class Given(Node):
+    """An operation of a value and of what is ``given`` from outside, whose gradient is told as a parameter's is.
+
+    In penalties alone, of which all rows are interpolated ones.
+    """
+
+    def __init__(self, name, what, places):
+        super().__init__(name, what)
+        self.places = places
+        self.forget()
+
+    def give(self, results):
+        self.given = [results[place] for place in self.places]
+
+    def _received(self, grads):
+        """[(given, its gradient)], of those that want one; None: zeros, where autograd would have a way to it."""
+        received = []
+        for given, grad in zip(self.given, grads, strict=True):
+            if given.requires_grad and (grad is not None or self.bent_behind):
+                received.append((given, torch.zeros_like(given) if grad is None else of(given.dtype, grad)))
+        return received
+
+
+class Cat(Given):
+    """One value between others from outside: behind each other along ``dim``, the value as number ``index``."""
+
+    gives, pulls = True, None
+    saved = ("given", "r")
+
+    def __init__(self, name, places, index, dim):
+        super().__init__(name, "cat", places)
+        self.index, self.dim = index, dim
+
+    def forward(self, split, x):
+        if self.dim % x.dim() == 0:
+            raise Refused(f"{self.name}: puts samples behind each other")
+        self.memory, self.dtype, self.width = _layout.memory_format(x), x.dtype, x.shape[self.dim]
+        self.first = sum(given.shape[self.dim] for given in self.given[: self.index])
+        return self._cat(x, self.given)
+
+    def pullback(self, delta, rows):
+        return [self._part(delta)]
+
+    def pushforward(self, t):
+        return self._cat(t, [torch.zeros_like(given) for given in self.given])
+
+    def curvature(self, r, wanted):
+        self.r = r
+        return [self._part(r) if wanted and r is not None else None]
+
+    def gradients(self):
+        if self.r is None:
+            return self._received([None] * len(self.given))
+        widths = [given.shape[self.dim] for given in self.given]
+        widths.insert(self.index, self.width)
+        parts = list(self.r.split(widths, self.dim))
+        del parts[self.index]
+        return self._received(parts)
+
+    def _cat(self, x, others):
+        parts = list(others)
+        parts.insert(self.index, x)
+        y = torch.cat(parts, self.dim)
+        return _layout.channels_last(y) if y.dim() == 4 else y
+
+    def _part(self, delta):
+        part = of(self.dtype, delta.narrow(self.dim, self.first, self.width))
+        return part.contiguous(memory_format=self.memory)
+
+
+class Shift(Given):
+    """x + given."""
+
+    gives, pulls = True, None
+    saved = ("given", "r")
+
+    def __init__(self, name, place):
+        super().__init__(name, "add", [place])
+
+    def forward(self, split, x):
+        self.dtype = x.dtype
+        return _like(self, x, x + self.given[0])
+
+    def pullback(self, delta, rows):
+        return [of(self.dtype, delta)]
+
+    def pushforward(self, t):
+        return t.clone()
+
+    def curvature(self, r, wanted):
+        self.r = r
+        return [of(self.dtype, r) if wanted and r is not None else None]
+
+    def gradients(self):
+        return self._received([None if self.r is None else self.r.sum_to_size(self.given[0].shape)])
+
+
+class Scale(Given):
+    """x∘given, linear in both: what is given receives t∘δ, and r∘x."""
+
+    gives = pulls = takes_tangent = True
+    saved = ("given", "x", "delta", "met")
+
+    def __init__(self, name, place):
+        super().__init__(name, "mul", [place])
+
+    def forward(self, split, x):
+        self.x = x
+        return _like(self, x, x * self.given[0])
+
+    def pullback(self, delta, rows):
+        self.delta = delta
+        return [of(self.x.dtype, delta * self.given[0])]
+
+    def pushforward(self, t):
+        self.met = t * self.delta
+        return t * self.given[0]
+
+    def curvature(self, r, wanted):
+        if r is not None:
+            self.met = self.met + r * self.x
+        return [of(self.x.dtype, r * self.given[0]) if wanted and r is not None else None]
+
+    def gradients(self):
+        return self._received([self.met.sum_to_size(self.given[0].shape)])
+
+
+def _like(node, x, y):
+    if y.shape != x.shape:
+        raise Refused(f"{node.name}: {tuple(x.shape)} became {tuple(y.shape)}: expected the shape of the samples")
+    return y

@@ -196,6 +196,55 @@ def test_two_modules():
     assert is_one_node(assert_as_by_calls(lambda x: body(torch.cat([x, emb(y)], 1)), params, VECTOR))
 
 
+class Trainer:
+    """As most are."""
+
+    def __init__(self, critic):
+        self.critic, self.scale, self.batches = critic, 2.0, []
+
+    def penalty(self, y):
+        self.batches.append(y)
+        return lambda x: self.critic(x, y) * self.scale
+
+
+class Both(nn.Module, Trainer):
+    """Of which the penalty wants one part."""
+
+    def __init__(self, critic):
+        nn.Module.__init__(self)
+        self.generator, self.step = nn.Linear(2, 2), 0
+        Trainer.__init__(self, critic)
+
+
+@pytest.mark.parametrize("kind", [Trainer, Both])
+def test_of_a_trainer(kind):
+    trainer = kind(Embedded(ACTS["leaky"]).double())
+    for scale in (2.0, 0.5):
+        trainer.scale = scale
+        params = list(trainer.critic.parameters())
+        assert is_one_node(assert_as_by_calls(trainer.penalty(labels()), params, VECTOR))
+        trainer.critic = OneHot(ACTS["tanh"]).double()
+
+
+class Counting(Trainer):
+    calls = 0
+
+    @property
+    def scale(self):
+        self.calls += 1
+        return 3.0
+
+    @scale.setter
+    def scale(self, value):
+        pass
+
+
+def test_a_property_of_a_trainer_is_called():
+    trainer = Counting(Embedded(ACTS["leaky"]).double())
+    assert not is_one_node(assert_as_by_calls(trainer.penalty(labels()), list(trainer.critic.parameters()), VECTOR))
+    assert trainer.calls == 2
+
+
 def with_hook():
     critic = Embedded(ACTS["leaky"]).double()
     critic.emb.register_forward_hook(lambda *_: None)
@@ -238,6 +287,12 @@ def without_a_variable(critic, y):
     return function
 
 
+def listing(critic, y):
+    trainer = Trainer(critic)
+    trainer.batches = [y]
+    return trainer
+
+
 def converted(critic, y):
     return lambda x: critic.double()(x, y)
 
@@ -250,6 +305,9 @@ BY_CALLS = {
     "a parameter": of_learnt,
     "a tensor with a gradient": of_a_tensor_with_a_gradient,
     "a conversion": converted,
+    "a trainer's list": lambda critic, y: (lambda self: lambda x: self.critic(x, self.batches[0]))(listing(critic, y)),
+    "a trainer's method": lambda critic, y: (lambda self: lambda x: self.penalty(y)(x))(Trainer(critic)),
+    "a trainer itself": lambda critic, y: (lambda self: lambda x: self.critic(x, y) if self else x)(Trainer(critic)),
     "a lambda of another": lambda critic, y: (lambda f: lambda x: f(x))(lambda x: critic(x, y)),
     "positions": lambda critic, y: functools.partial(lambda y, x: critic(x, y), y),
 }

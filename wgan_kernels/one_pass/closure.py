@@ -2,7 +2,8 @@
 
 import dis
 import functools
-from types import CellType, FunctionType
+import itertools
+from types import CellType, FunctionType, SimpleNamespace
 
 import torch
 from torch import nn
@@ -12,7 +13,8 @@ from .._settings import PLAIN, settings
 
 def closure_of(function):
     """The ``Closure`` that a function, or ``functools.partial`` of a module, is; None where it has other things from
-    outside than modules, tensors without a gradient and plain values.
+    outside than modules, tensors without a gradient and plain values, or objects of which it reads such alone, as in
+    ``lambda x: self.critic(x, labels)``.
     """
     try:
         found = _found_in(function)
@@ -49,8 +51,10 @@ class Closure:
         return same and self.versions == [tensor._version for tensor in self.tensors]
 
     def names(self):
-        """Those by which it reads what it has."""
-        return {name for where, name in self.places if where in ("cell", "global")}
+        """Those by which it reads what it has, and those of objects of which it reads attributes alone."""
+        places = self.places
+        of_objects = {place[0] for where, place in places if where == "attribute"}
+        return {name for where, name in places if where in ("cell", "global")} | of_objects, of_objects
 
     def rebuilt(self, stand_in):
         """The function, with ``stand_in(value)`` for each module and tensor."""
@@ -61,7 +65,10 @@ class Closure:
         of = lambda where: {name: value for (at, name), value in replaced.items() if at == where}  # noqa: E731
         if isinstance(self.function, functools.partial):
             return functools.partial(*of("callee").values(), **of("keyword"))
-        function, cells = self.function, tuple(map(CellType, of("cell").values()))
+        function, cells = self.function, of("cell")
+        for (name, attribute), value in of("attribute").items():
+            setattr(cells.setdefault(name, SimpleNamespace()), attribute, value)
+        cells = tuple(CellType(cells[name]) for name in function.__code__.co_freevars)
         space, defaults = {**function.__globals__, **of("global")}, tuple(of("default").values())
         return FunctionType(function.__code__, space, function.__name__, defaults, cells)
 
@@ -79,14 +86,39 @@ def _found_in(function):
         }
     if type(function) is not FunctionType or function.__kwdefaults__:
         return None
-    code, space = function.__code__, function.__globals__
-    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
-    found = {("cell", name): cell.cell_contents for name, cell in cells}
+    code, space, found = function.__code__, function.__globals__, {}
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        found |= _of_cell(code, name, cell.cell_contents)
     found |= {("default", i): value for i, value in enumerate(function.__defaults__ or ())}
     for name in _globals_of(code):
         if isinstance(space.get(name), (nn.Module, torch.Tensor)):
             found["global", name] = space[name]
     return found
+
+
+def _of_cell(code, name, value):
+    attributes = _attributes_of(code, name)
+    if attributes is None or _kind(value) not in (None, nn.Module):
+        return {("cell", name): value}
+    if type(value).__getattribute__ is not object.__getattribute__:
+        return {("cell", name): value}
+    own = {**vars(value).get("_modules", {}), **vars(value)} if hasattr(value, "__dict__") else {}
+    if any(attribute not in own or hasattr(type(value), attribute) for attribute in attributes):
+        return {("cell", name): value}
+    return {("attribute", (name, attribute)): own[attribute] for attribute in attributes}
+
+
+@functools.lru_cache(maxsize=256)
+def _attributes_of(code, name):
+    """Those that are read of a variable of an outer function; None if there is another use of it."""
+    attributes, steps = {}, list(dis.get_instructions(code))
+    for step, then in itertools.pairwise(steps):
+        if step.argval != name or not step.opname.endswith("DEREF"):
+            continue
+        if step.opname != "LOAD_DEREF" or then.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
+            return None
+        attributes[then.argval] = None
+    return tuple(attributes)
 
 
 @functools.lru_cache(maxsize=256)

@@ -51,7 +51,7 @@ def read_closure(closure, functions):
     if reading is None:
         return None
     function = getattr(closure.function, "func", closure.function)
-    is_harmless = isinstance(function, nn.Module) or reading.is_harmless(function, closure.names())
+    is_harmless = isinstance(function, nn.Module) or reading.is_harmless(function, *closure.names())
     return reading.found if is_harmless else None
 
 
@@ -117,8 +117,10 @@ class _Reading:
         self.found.append((space, name, value, _code_of(value)))
         return _is_plain(value) or (type(value) is FunctionType and self.is_harmless(value))
 
-    def is_harmless(self, function, given=None):
-        """given: the names by which it reads what is known anyhow, as its defaults are then; None: there are none."""
+    def is_harmless(self, function, given=None, objects=()):
+        """given: the names by which it reads what is known anyhow, as its defaults are then; None: there are none.
+        objects: those among them of which it is the attributes that are known, and nothing else is read.
+        """
         code, space = function.__code__, function.__globals__
         if code.co_flags & _UNUSUAL or getattr(code, "co_exceptiontable", b""):
             return False
@@ -128,12 +130,16 @@ class _Reading:
             return False
         if given is None and (function.__kwdefaults__ or not _is_plain(function.__defaults__ or ())):
             return False
-        module = None  # whose attribute comes next
+        module, is_known = None, False  # whose attribute comes next, or what is known of it
         for step in dis.get_instructions(code):
             if step.opname in _BETWEEN:
                 continue
             name = step.argval
-            if module is not None:
+            if is_known:
+                is_known = False
+            elif step.opname == "LOAD_DEREF" and name in objects:
+                is_known = True
+            elif module is not None:
                 found = getattr(module, name, None) if step.opname in _ATTRIBUTES else None
                 module = found if isinstance(found, ModuleType) else None
                 if module is None and not self._is_known(found):

@@ -107,7 +107,22 @@ class Pooled(nn.Module):
         return self.last(x) * 0.5
 
 
+class Maxima(nn.Module):
+    """Of one function after another."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.last, self.line = nn.Conv2d(1, 4, 3), nn.Linear(4, 1), nn.Conv1d(4, 4, 2)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.silu(self.inner(x)), 2, stride=1, padding=1)
+        x = torch.tanh(F.adaptive_max_pool2d(torch.max_pool2d(x, (2, 1)), (2, 3)))
+        x = F.max_pool1d(F.gelu(self.line(x.flatten(2))), kernel_size=2)
+        return self.last(F.elu(F.softplus(x, 2.0)).mean(2))
+
+
 TRANSPARENT = {
+    "maxima and curves": (Maxima, (5, 1, 8, 8)),
     "a mean": (lambda: Pooled(True), (5, 1, 8, 8)),
     "an adaptive average": (lambda: Pooled(False), (5, 1, 8, 8)),
     "a sequence within": (Wrapped, (5, 4)),

@@ -150,7 +150,12 @@ def test_any_critic(drawn):
         assert_same(results(wk, "r1_penalty", critic, x), expected, rtol=1e-7, atol=1e-9 * scale)
 
 
-LINEAR = {
+KINDS = {
+    "maximum": lambda dims: of_dims(dims, "MaxPool")(2),
+    "overlapping maxima": lambda dims: of_dims(dims, "MaxPool")(3, 1, 1, 1, ceil_mode=True),
+    "adaptive maximum": lambda dims: of_dims(dims, "AdaptiveMaxPool")(2),
+    "a learnt slope": lambda dims: nn.PReLU(),
+    "one for each channel": lambda dims: nn.PReLU(4),
     "average": lambda dims: of_dims(dims, "AvgPool")(2),
     "adaptive": lambda dims: of_dims(dims, "AdaptiveAvgPool")(2),
     "the mean": lambda dims: of_dims(dims, "AdaptiveAvgPool")(1),
@@ -160,11 +165,11 @@ LINEAR = {
 }
 
 
-@pytest.mark.parametrize("bend", [nn.Identity, nn.ReLU])
+@pytest.mark.parametrize("bend", [nn.Identity, nn.ReLU, nn.Tanh])
 @pytest.mark.parametrize("dims", [1, 2, 3])
-@pytest.mark.parametrize("make", LINEAR.values(), ids=LINEAR)
-def test_what_is_linear_and_has_no_weight(make, dims, bend):
-    """Of some of it autograd believes that it bends, and sends zeros."""
+@pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+def test_every_kind(make, dims, bend):
+    """Of some that are linear autograd believes that they bend, and sends zeros."""
     torch.manual_seed(4)
     layers = [of_dims(dims, "Conv")(2, 4, 3, padding=1), make(dims), bend(), nn.Flatten()]
     x = torch.randn(3, 2, *[4] * dims)

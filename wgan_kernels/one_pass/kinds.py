@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from ..rules import activation, conv, smooth
+from ..rules import activation, conv, pool, smooth
 from .flatten import Flatten, Matrix
 from .island import Island
 from .nodes import Layer, Linear, Piecewise, Reshape
 from .norm import Norm
+from .pool import MaxPool
+from .prelu import PReLU
 from .program import Refused
 from .smooth import Smooth
 
@@ -33,8 +35,8 @@ _LINEAR = (
     nn.ZeroPad2d,
     nn.ZeroPad3d,
 )
-# Piecewise linear:
-_BENT = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.PReLU)
+_MAX_POOLS = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}
+_ADAPTIVE_MAX_POOLS = {nn.AdaptiveMaxPool1d: 1, nn.AdaptiveMaxPool2d: 2, nn.AdaptiveMaxPool3d: 3}
 # Smooth, each with its curve, where there is one:
 _SMOOTH = {
     nn.Tanh: lambda module: smooth.tanh,
@@ -66,8 +68,20 @@ _CURVES = {
     F.gelu: lambda approximate="none": smooth.gelu if approximate == "none" else None,
     F.elu: lambda alpha=1.0, inplace=False: smooth.elu(alpha),
 }
+# Functions, by what torch tells of their calls: F.max_pool2d calls torch.max_pool2d.
+_MAX_POOL_FUNCTIONS = {
+    function: (dims, pool.max_pool)
+    for dims in (1, 2, 3)
+    for function in (getattr(torch, f"max_pool{dims}d"), getattr(F, f"max_pool{dims}d"))
+}
+_MAX_POOL_FUNCTIONS |= {getattr(F, f"adaptive_max_pool{dims}d"): (dims, pool.adaptive_max_pool) for dims in (1, 2, 3)}
 _AVERAGES = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool2d)
-FUNCTIONS = (F.relu, torch.relu, F.leaky_relu, torch.flatten, F.pixel_unshuffle, *_AVERAGES, *_CURVES)
+FUNCTIONS = (
+    *(F.relu, torch.relu, F.leaky_relu, torch.flatten, F.pixel_unshuffle),
+    *_AVERAGES,
+    *_CURVES,
+    *_MAX_POOL_FUNCTIONS,
+)
 
 
 def module_node(name, module):
@@ -109,7 +123,15 @@ def module_node(name, module):
     if kind in _LINEAR or kind in _AVERAGING:
         bends = kind in _AVERAGING and not _is_one(getattr(module, "output_size", None))
         return Linear(name, kind.__name__, module, bends)
-    if kind in _BENT or kind in BATCH_NORMS:  # in evaluation, where its statistics are numbers
+    if kind in _MAX_POOLS and not module.return_indices:
+        sizes = module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode
+        return MaxPool(name, kind.__name__, _MAX_POOLS[kind], pool.max_pool(_MAX_POOLS[kind], *sizes))
+    if kind in _ADAPTIVE_MAX_POOLS and not module.return_indices:
+        dims = _ADAPTIVE_MAX_POOLS[kind]
+        return MaxPool(name, kind.__name__, dims, pool.adaptive_max_pool(dims, module.output_size))
+    if kind is nn.PReLU:
+        return PReLU(name, module)
+    if kind in BATCH_NORMS:  # in evaluation, where its statistics are numbers
         return Island(name, kind.__name__, module, module, curved=False)
     if kind in _NORMS or (kind in _INSTANCE_NORMS and not module.track_running_stats):
         return Norm(name, module)
@@ -138,6 +160,12 @@ def function_node(name, function, args, kwargs):
     if function in _AVERAGES:
         size = kwargs.get("output_size", *args[:1]) if function is F.adaptive_avg_pool2d else None
         return Linear(name, function.__name__, lambda x: function(x, *args, **kwargs), not _is_one(size))
+    if function in _MAX_POOL_FUNCTIONS:
+        dims, maps = _MAX_POOL_FUNCTIONS[function]
+        if kwargs.get("return_indices"):
+            return None
+        kwargs = {key: value for key, value in kwargs.items() if key != "return_indices"}
+        return MaxPool(name, function.__name__, dims, maps(dims, *args, **kwargs))
     if function in _CURVES:
         curve = _CURVES[function](*args, **kwargs)
         return _smooth(name, function.__name__, curve, lambda x: function(x, *args, **kwargs))

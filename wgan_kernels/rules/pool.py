@@ -11,22 +11,60 @@ a weight gradient of zeros among them; 12 and 15 with these rules.
 import torch
 import torch.nn.functional as F
 
+from .. import _layout
 from .piecewise import Maps, piecewise
 
 aten = torch.ops.aten
 
 
-def _maxima(x, forward, backward):
+def _maxima(forward, backward):
     """forward: x → (y, indices); backward: (δ, x, indices) → like x."""
 
     def saving(x):
         y, indices = forward(x)
         return y, x, indices
 
-    def pushforward(t, x, indices):
-        return t.flatten(2).gather(-1, indices.flatten(2)).view_as(indices)
+    return Maps(saving, backward, _gathered)
 
-    return piecewise(x, Maps(saving, backward, pushforward))
+
+def _gathered(t, x, indices):
+    if _layout.memory_format(indices) is torch.channels_last:  # which flattening the pixels would copy
+        rows = _pixels(t).gather(1, _pixels(indices))
+        return rows.unflatten(1, indices.shape[2:]).permute(0, 3, 1, 2)
+    return t.flatten(2).gather(-1, indices.flatten(2)).view_as(indices)
+
+
+def _pixels(images):
+    return images.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def max_pool(dims, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
+    """The ``Maps`` of a maximum over windows of samples [B, channels, …]."""
+    forward, backward = _MAX_POOL[max(dims, 2)]
+    how = (*_sizes(dims, (kernel_size, 1), (stride or kernel_size, 1), (padding, 0), (dilation, 1)), ceil_mode)
+    maps = _maxima(lambda x: forward(x, *how), lambda delta, x, indices: backward(delta, x, *how, indices))
+    return _of_lines(maps) if dims == 1 else maps
+
+
+def adaptive_max_pool(dims, output_size):
+    """The same of an adaptive one."""
+    forward, backward = _kernels("adaptive_max_pool{}d", dims)
+    maps = _maxima(lambda x: forward(x, _output_size(x, dims, output_size)), backward)
+    return _of_lines(maps) if dims == 1 else maps
+
+
+def _of_lines(maps):
+    """Of images one pixel high for samples [B, channels, pixels]. What is saved stays images."""
+
+    def forward(x):
+        y, *saved = maps.forward(x.unsqueeze(-2))
+        return y.squeeze(-2), *saved
+
+    return Maps(
+        forward,
+        lambda delta, *saved: maps.pullback(delta.unsqueeze(-2), *saved).squeeze(-2),
+        lambda t, *saved: maps.pushforward(t.unsqueeze(-2), *saved).squeeze(-2),
+    )
 
 
 def _averages(x, forward, backward):
@@ -34,23 +72,17 @@ def _averages(x, forward, backward):
     return piecewise(x, Maps(lambda x: (forward(x), x), backward, lambda t, x: forward(t)))
 
 
-def _max_pool(dims):
-    forward = {2: aten.max_pool2d_with_indices, 3: aten.max_pool3d_with_indices}[max(dims, 2)].default
-    backward = {2: aten.max_pool2d_with_indices_backward, 3: aten.max_pool3d_with_indices_backward}[
-        max(dims, 2)
-    ].default
+_MAX_POOL = {
+    2: (aten.max_pool2d_with_indices.default, aten.max_pool2d_with_indices_backward.default),
+    3: (aten.max_pool3d_with_indices.default, aten.max_pool3d_with_indices_backward.default),
+}
 
+
+def _max_pool(dims):
     def route(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
         if return_indices or not _served(input, dims):
             return None
-        how = (*_sizes(dims, (kernel_size, 1), (stride or kernel_size, 1), (padding, 0), (dilation, 1)), ceil_mode)
-        return _as_image(
-            dims,
-            input,
-            _maxima,
-            lambda x: forward(x, *how),
-            lambda delta, x, indices: backward(delta, x, *how, indices),
-        )
+        return piecewise(input, max_pool(dims, kernel_size, stride, padding, dilation, ceil_mode))
 
     return route
 
@@ -71,13 +103,10 @@ def _avg_pool(dims):
 
 
 def _adaptive_max_pool(dims):
-    forward, backward = _kernels("adaptive_max_pool{}d", dims)
-
     def route(input, output_size, return_indices=False):
         if return_indices or not _served(input, dims):
             return None
-        size = _output_size(input, dims, output_size)
-        return _as_image(dims, input, _maxima, lambda x: forward(x, size), backward)
+        return piecewise(input, adaptive_max_pool(dims, output_size))
 
     return route
 

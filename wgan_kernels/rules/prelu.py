@@ -22,7 +22,7 @@ class PReLU(torch.autograd.Function):
     def forward(ctx, x, w):
         ctx.save_for_backward(x, w)
         ctx.has_weight = True
-        return aten._prelu_kernel(x, w)
+        return forward(x, w)
 
     @staticmethod
     def backward(ctx, delta):
@@ -33,7 +33,7 @@ class PReLU(torch.autograd.Function):
         x_asked, w_asked = asked_for(ctx)
         return (
             Pullback.apply(delta, w, x.detach(), *leaves_behind(ctx)) if x_asked else None,
-            _weight_gradient(x, delta, x, w) if w_asked else None,
+            weight_gradient(x, delta, x, w) if w_asked else None,
         )
 
 
@@ -44,7 +44,7 @@ class Pullback(torch.autograd.Function):
     def forward(ctx, delta, w, x, *leaves):
         ctx.save_for_backward(delta, w, x)
         ctx.leaves = [leaf.detach() for leaf in leaves]
-        return aten._prelu_kernel_backward(delta, x, w)[0]
+        return pullback(delta, x, w)
 
     @staticmethod
     def backward(ctx, t):
@@ -52,21 +52,36 @@ class Pullback(torch.autograd.Function):
         delta_asked, w_asked, _, *asked = asked_for(ctx)
         return (
             Pullback.apply(t, w, x) if delta_asked else None,
-            _weight_gradient(t, delta, x, w) if w_asked else None,
+            weight_gradient(t, delta, x, w) if w_asked else None,
             None,
             *zeros_for(ctx.leaves, asked),
         )
 
 
-def _weight_gradient(z, delta, x, w):
+def forward(x, w):
+    return aten._prelu_kernel(x, w)
+
+
+def pullback(delta, x, w):
+    """P(δ, w)."""
+    return aten._prelu_kernel_backward(delta, x, w)[0]
+
+
+def weight_gradient(z, delta, x, w):
     """G(z, δ), in the piece that x lies in."""
     return (z * delta).masked_fill(x > 0, 0).sum_to_size(w.shape)
 
 
+def takes(x, weight):
+    return x.dim() >= 2 and weight.dtype is x.dtype and weight.numel() in (1, x.shape[1])
+
+
+def for_channels(weight, x):
+    return weight.reshape(1, -1, *[1] * (x.dim() - 2))
+
+
 def _prelu(input, weight):
-    if input.dim() < 2 or weight.dtype is not input.dtype or weight.numel() not in (1, input.shape[1]):
-        return None
-    return PReLU.apply(input, weight.reshape(1, -1, *[1] * (input.dim() - 2)))
+    return PReLU.apply(input, for_channels(weight, input)) if takes(input, weight) else None
 
 
 ROUTES = {torch.prelu: _prelu}

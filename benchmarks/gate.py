@@ -13,9 +13,10 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 4e-2, tor
 
 
 def clone(value, dtype=None):
-    """A deep copy that shares no memory and no graph with ``value``, in ``dtype`` where one is given."""
+    """A deep copy that shares no memory and no graph with ``value``, in ``dtype`` where one is given; labels stay."""
     if isinstance(value, torch.Tensor):
-        return value.detach().clone().to(dtype or value.dtype).requires_grad_(value.requires_grad)
+        dtype = dtype if value.is_floating_point() and dtype is not None else value.dtype
+        return value.detach().clone().to(dtype).requires_grad_(value.requires_grad)
     if isinstance(value, torch.nn.Module):
         return copy.deepcopy(value).to(dtype=dtype)
     if isinstance(value, (tuple, list)):

@@ -56,8 +56,21 @@ def dcgan_critic():
     return nn.Sequential(*convolutions(3, 64, 128, 256, 512, kernel=4, slope=0.2), nn.Conv2d(512, 1, 4))
 
 
-def perceptron(*widths):
-    layers = [layer for wide, wider in pairwise(widths) for layer in (nn.Linear(wide, wider), nn.ReLU())]
+class LabelledCritic(nn.Module):
+    """S3's of images and labels, these as a learnt channel more (Mirza, Osindero 2014, with an embedding)."""
+
+    def __init__(self, classes=10):
+        super().__init__()
+        self.embedding = nn.Embedding(classes, 28 * 28)
+        layers = convolutions(2, 32, 64, 128, kernel=3, slope=0.01)
+        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 4 * 4, 1))
+
+    def forward(self, x, labels):
+        return self.body(torch.cat([x, self.embedding(labels).view(-1, 1, 28, 28)], 1))
+
+
+def perceptron(*widths, activation=nn.ReLU):
+    layers = [layer for wide, wider in pairwise(widths) for layer in (nn.Linear(wide, wider), activation())]
     return nn.Sequential(nn.Flatten(), *layers, nn.Linear(widths[-1], 1))
 
 
@@ -86,6 +99,7 @@ OPTIONS = {
     nn.Flatten: lambda m: {},
     nn.ReLU: lambda m: {},
     nn.Tanh: lambda m: {},
+    nn.SiLU: lambda m: {},
 }
 
 
@@ -109,7 +123,7 @@ def describe(network, *shape):
     return layers
 
 
-CURVED = ("LayerNorm", "BatchNorm2d", "Tanh")
+CURVED = ("LayerNorm", "BatchNorm2d", "Tanh", "SiLU")
 
 
 def multiply_adds(layer):

@@ -1,11 +1,22 @@
 """A whole gradient penalty: its value, and its gradients in the critic's parameters through a double backward."""
 
 import torch
+from torch import nn
 
 import wgan_kernels as wk
 
 from ..case import OURS, Case, backward
-from ..networks import blank, dcgan_critic, operations, perceptron, s0_critic, s3_critic, s3_layer_norm_critic, size
+from ..networks import (
+    LabelledCritic,
+    blank,
+    dcgan_critic,
+    operations,
+    perceptron,
+    s0_critic,
+    s3_critic,
+    s3_layer_norm_critic,
+    size,
+)
 from ..peers.compile import functional_penalty
 from ..peers.question import task, weights
 
@@ -57,6 +68,37 @@ def case(name, critic, *shape):
     )
 
 
+def labelled_case(batch):
+    """Of a critic that is called by a function, for its labels: no other framework is told of that."""
+
+    def make(device, dtype):
+        real, fake = torch.randn(2, batch, 1, 28, 28, device=device, dtype=dtype)
+        eps = torch.rand(batch, 1, 1, 1, device=device, dtype=dtype)
+        labels = torch.randint(0, 10, (batch,), device=device)
+        return LabelledCritic().to(device, dtype), labels, real, fake, eps
+
+    def of(penalty):
+        def run(critic, labels, real, fake, eps):
+            return backward(penalty(lambda x: critic(x, labels), real, fake, eps), *critic.parameters())
+
+        return run
+
+    network = blank(LabelledCritic)
+    return Case(
+        name="gradient_penalty/s3-labels",
+        what=f"value and parameter gradients, batch {batch}, a channel for the labels",
+        make=make,
+        contenders={
+            OURS: of(lambda function, real, fake, eps: wk.gradient_penalty(function, real, fake, eps=eps)),
+            "eager": of(eager),
+        },
+        reference=of(lambda function, real, fake, eps: wk.reference.gradient_penalty(function, real, fake, eps=eps)),
+        traffic=2 * batch * 28 * 28 + 2 * size(network),
+        operations=operations(network.body, 2, 28, 28, penalty=batch),
+        tolerance=KINKS,
+    )
+
+
 CASES = (
     case("s0", s0_critic, 64, 1, 28, 28),
     case("s3", s3_critic, 64, 1, 28, 28),
@@ -65,4 +107,6 @@ CASES = (
     case("mlp", lambda: perceptron(784, 512, 512, 512), 64, 784),
     case("toy", lambda: perceptron(2, 512, 512, 512), 256, 2),
     case("tiny", lambda: perceptron(2, 8, 8), 1, 2),
+    case("silu", lambda: perceptron(2, 128, 128, 128, activation=nn.SiLU), 256, 2),
+    labelled_case(64),
 )

@@ -44,6 +44,8 @@ def apply(layers, parameters, x):
                 x = jax.nn.relu(x)
             case "Tanh":
                 x = jnp.tanh(x)
+            case "SiLU":
+                x = jax.nn.silu(x)
             case "Flatten":
                 x = x.reshape(len(x), -1)
             case "Unflatten":

@@ -54,6 +54,8 @@ def build(layers, weights):
                 added = keras.layers.ReLU()
             case "Tanh":
                 added = keras.layers.Activation("tanh")
+            case "SiLU":
+                added = keras.layers.Activation("silu")
             case "Flatten":
                 added = keras.layers.Flatten()
             case "Unflatten":

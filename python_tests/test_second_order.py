@@ -167,6 +167,17 @@ def test_subclasses_and_integers_pass_through():
         assert type(F.relu(x)) is Tagged
 
 
+def test_linear_layers_behind_smooth_activations_are_left_to_pytorch(monkeypatch):
+    monkeypatch.setattr(sys.modules["wgan_kernels.second_order"], "_WORTHWHILE", 1)
+    critic = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 1)).double()
+    names = []
+    for layer in critic:
+        layer.register_forward_hook(lambda module, args, out: names.append(type(out.grad_fn).__name__))
+    assert_as_autograd(critic, points(3, 4))
+    behind = ["AddmmBackward0", "PiecewiseLinearBackward", "AddmmBackward0"]
+    assert names[:5] == ["ForwardBackward", "TanhBackward0", *behind]
+
+
 def test_small_layers_are_left_to_pytorch(monkeypatch):
     """And the activations before the first larger one."""
     monkeypatch.setattr(sys.modules["wgan_kernels.second_order"], "_WORTHWHILE", 1000)

@@ -167,8 +167,11 @@ def test_subclasses_and_integers_pass_through():
         assert type(F.relu(x)) is Tagged
 
 
+BEHIND_A_CURVE = sys.modules["wgan_kernels.second_order"]._worthwhile_if_smooth
+
+
 def test_linear_layers_behind_smooth_activations_are_left_to_pytorch(monkeypatch):
-    monkeypatch.setattr(sys.modules["wgan_kernels.second_order"], "_WORTHWHILE", 1)
+    monkeypatch.setattr(sys.modules["wgan_kernels.second_order"], "_worthwhile_if_smooth", BEHIND_A_CURVE)
     critic = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 1)).double()
     names = []
     for layer in critic:

@@ -153,9 +153,7 @@ def test_in_float32_and_by_autocast(kind):
 
 
 def test_new_labels_at_each_call_are_no_new_critic(monkeypatch):
-    critic, traced = Projection(ACTS["leaky"]).double(), []
-    where = sys.modules["wgan_kernels.one_pass.penalty"]
-    monkeypatch.setattr(where, "trace_closure", lambda closure: traced.append(1) or trace_closure(closure))
+    critic, traced = Projection(ACTS["leaky"]).double(), traces(monkeypatch, "trace_closure")
     for _ in range(4):
         y = labels()
         assert is_one_node(assert_as_by_calls(lambda x, y=y: critic(x, y), list(critic.parameters()), VECTOR))
@@ -163,6 +161,39 @@ def test_new_labels_at_each_call_are_no_new_critic(monkeypatch):
     critic.features[1] = nn.ReLU()
     assert is_one_node(assert_as_by_calls(lambda x, y=y: critic(x, y), list(critic.parameters()), VECTOR))
     assert len(traced) == 2
+
+
+def traces(monkeypatch, name):
+    """How often a function of trace.py is called from here on."""
+    where, made = sys.modules["wgan_kernels.one_pass.known"], []
+    function = getattr(where, name)
+    monkeypatch.setattr(where, name, lambda critic: made.append(critic) or function(critic))
+    return made
+
+
+def test_a_number_that_changes_at_each_call_is_not_traced_for_ever(monkeypatch):
+    critic, y, traced, found = Embedded(ACTS["leaky"]).double(), labels(), traces(monkeypatch, "trace_closure"), []
+    params = list(critic.parameters())
+    for step in range(20):
+        fade = min(1.0, step / 14)
+        found.append(is_one_node(assert_as_by_calls(lambda x, fade=fade: critic(x, y) * fade, params, VECTOR)))
+    assert found[0] and not found[12] and found[-1]
+    assert len(traced) < 12
+
+
+def test_an_attribute_that_changes_at_each_call_is_not_traced_for_ever(monkeypatch):
+    critic, traced, found = nn.Sequential(nn.Linear(4, 6), nn.LeakyReLU(0.2), nn.Linear(6, 1)).double(), [], []
+    traced, params = traces(monkeypatch, "trace"), list(critic.parameters())
+    for step in range(20):
+        critic[1].negative_slope = min(0.14, 0.01 * (step + 1))
+        found.append(is_one_node(assert_as_by_calls(critic, params, VECTOR)))
+    assert found[0] and found[-1]
+    critic[1].negative_slope = 0.5
+    assert is_one_node(assert_as_by_calls(critic, params, VECTOR))
+    for step in range(20):
+        critic[1].negative_slope = 0.5 + 0.01 * step
+        assert_as_by_calls(critic, params, VECTOR)
+    assert len(traced) < 22
 
 
 def test_one_function_for_two_critics():

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import wgan_kernels as wk
 from wgan_kernels import penalty
-from wgan_kernels.one_pass.penalty import _known, _known_of
+from wgan_kernels.one_pass.known import _known, known_of
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 FOLLOWS_THE_BIAS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 15)
@@ -308,7 +308,7 @@ def test_without_gradients_nothing_is_kept():
     with torch.no_grad():
         value = wk.r1_penalty(critic, x)
         torch.testing.assert_close(value, wk.reference.r1_penalty(critic, x), **EXACT)
-    (program,) = _known_of(critic).program.spares
+    (program,) = known_of(critic).program.spares
     assert not value.requires_grad and program.x_hat is None
     assert all(getattr(node, name) is None for node, _ in program.steps for name in node.saved)
 
@@ -320,7 +320,7 @@ def test_what_is_refused_for_its_shapes_is_called(monkeypatch):
     monkeypatch.setattr(penalty, "input_gradient", lambda *args: calls.append(1) or ours(*args))
     for _ in range(2):
         assert_same(results(wk, "r1_penalty", critic, x), results(wk.reference, "r1_penalty", critic, x))
-    assert calls == [1, 1] and x.shape in _known_of(critic).refused
+    assert calls == [1, 1] and x.shape in known_of(critic).refused
 
 
 def test_another_backend_in_between():

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import wgan_kernels as wk
 from wgan_kernels import _dispatch, _native
 from wgan_kernels.one_pass import trace
-from wgan_kernels.one_pass.penalty import _known_of
+from wgan_kernels.one_pass.known import known_of
 
 pytestmark = pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled part: {_native.why_not['cpu']}")
 
@@ -344,7 +344,7 @@ def test_two_graphs_at_once_and_kept_with_a_step_between():
 def test_nothing_is_kept_and_a_critic_that_is_gone_is_forgotten():
     critic, x = perceptron(4, 33, 1), torch.randn(20, 4)
     wk.r1_penalty(critic, x).backward()
-    (spare,) = _known_of(critic).program.perceptron.spares
+    (spare,) = known_of(critic).program.perceptron.spares
     assert spare.x is spare.weights is spare.biases is spare.kept is None
     weight = weakref.ref(critic[0].weight)
     del critic, spare

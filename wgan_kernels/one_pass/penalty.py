@@ -2,19 +2,16 @@
 pushforward of the penalty's derivative, curvature and weight gradients.
 """
 
-import weakref
-
 import torch
 from torch import nn
 from torch.nn.modules import module as _module
 
 from .. import _layout
-from .._settings import settings, surroundings, within
+from .._settings import settings, within
 from ..second_order import is_recorded_plainly
 from .closure import Closure, closure_of
+from .known import known_of
 from .program import Refused
-from .trace import reads, reads_of_closure, trace, trace_closure
-from .transparent import is_unchanged
 
 
 def penalty(critic, x, by_calls, **how):
@@ -31,7 +28,7 @@ def penalty(critic, x, by_calls, **how):
     if not _is_plain(x) or x.dim() < 2 or not len(x) or _module._has_any_global_hook() or not is_recorded_plainly():
         return None
     critic = critic if isinstance(critic, nn.Module) else closure_of(critic)
-    known = _known_of(critic)
+    known = known_of(critic)
     if known is None:
         return None
     params = known.parameters()
@@ -55,85 +52,6 @@ def penalty(critic, x, by_calls, **how):
 
 def _is_plain(tensor):
     return type(tensor) in (torch.Tensor, nn.Parameter) and tensor.is_cpu and tensor.layout is torch.strided
-
-
-class Known:
-    """What a critic was found to be, as it was then and with what surrounded it.
-
-    program: None where there is none. reads: see ``trace.reads``. refused: {shape of x: why it cannot be run}
-    outside: what is run before, an ``Outside`` or None.
-    """
-
-    outside = None
-
-    def __init__(self, critic, made_for):
-        self.parts, self.made_for, self.refused = list(critic.modules())[1:], made_for, {}
-        self.surroundings, self.settings = made_for
-        self.reads = reads(critic)
-        self.program = None if self.reads is None else _traced(trace, critic)
-
-    def is_of(self, now):
-        return self.made_for == now and is_unchanged(self.reads)
-
-    def parameters(self):
-        """Of the critic's parts, as they have them now, each once. Those of its own no layer reads."""
-        of_parts = (param for part in self.parts for param in part._parameters.values() if param is not None)
-        return list({id(param): param for param in of_parts}.values())  # a parameter's hash is a function in Python
-
-
-class KnownClosure(Known):
-    """The same of a ``Closure``."""
-
-    def __init__(self, closure, made_for):
-        # Without the module that it is known by, see _known_of_closure
-        self.parts = [part for module in closure.modules for part in module.modules() if part is not closure.main]
-        self.made_for, self.refused = made_for, {}
-        self.surroundings, self.settings = made_for
-        self.reads, self.program = reads_of_closure(closure), None
-        if self.reads is not None:
-            self.program, self.outside = _traced(trace_closure, closure) or (None, None)
-
-
-_known = weakref.WeakKeyDictionary()  # {critic: Known}
-_closures = weakref.WeakKeyDictionary()  # {a closure's main module: {its code: Known}}
-_MOST = 16  # closures of one critic that are remembered
-
-
-def _known_of(critic):
-    """None for one that is not run as a program."""
-    if isinstance(critic, Closure):
-        return _known_of_closure(critic)
-    if not isinstance(critic, nn.Module):
-        return None
-    known = _known.get(critic)
-    if known is not None and known.reads is None:  # it stays with its calls, and pays for no look at its settings
-        return None
-    now = surroundings("cpu"), settings(critic)
-    if known is None or not known.is_of(now):
-        _known[critic] = known = Known(critic, now)
-    return None if known.program is None else known
-
-
-def _known_of_closure(closure):
-    if closure.main is None:
-        return None
-    of_main = _closures.setdefault(closure.main, {})
-    known = of_main.get(closure.code)
-    if known is not None and known.reads is None:
-        return None
-    now = surroundings("cpu"), closure.settings()
-    if known is None or not known.is_of(now):
-        if len(of_main) >= _MOST:
-            of_main.clear()
-        of_main[closure.code] = known = KnownClosure(closure, now)
-    return None if known.program is None else known
-
-
-def _traced(how, critic):
-    try:
-        return how(critic)
-    except Refused:
-        return None
 
 
 class Penalty(torch.autograd.Function):
@@ -195,10 +113,8 @@ def _gradients_by_calls(ctx, x, delta):
 def _as_it_was(ctx):
     """For running the critic again: what surrounded it before is put back; what else has changed cannot be."""
     now, known, critic = ctx.known.parameters(), ctx.known, ctx.critic
-    is_closure = isinstance(critic, Closure)
-    if (critic.settings() if is_closure else settings(critic)) != known.settings or list(map(id, now)) != list(
-        map(id, ctx.params)
-    ):
+    settings_now = critic.settings() if isinstance(critic, Closure) else settings(critic)
+    if settings_now != known.settings or list(map(id, now)) != list(map(id, ctx.params)):
         raise RuntimeError(
             "critic: has changed since the penalty was made (its mode, its layers or which parameters it has), and a "
             "second backward, or a derivative of a higher order, runs it again: leave it as it was until then"

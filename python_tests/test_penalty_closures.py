@@ -369,6 +369,32 @@ def test_embeddings_that_do_more(how):
     assert not is_one_node(wk.gradient_penalty(lambda x: critic(x, y), real, fake))
 
 
+class Reckoning(nn.Module):
+    """With a number of its samples' shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 6), nn.LeakyReLU(0.2), nn.Linear(6, 1))
+
+    def forward(self, x):
+        return self.body(x) * x.size(1) + x.shape[0]
+
+
+def test_numbers_of_a_shape():
+    critic = Reckoning().double()
+    params = list(critic.parameters())
+    assert not is_one_node(assert_as_by_calls(critic, params, VECTOR))
+    assert not is_one_node(assert_as_by_calls(lambda x: critic(x), params, VECTOR))
+    step = wk.CriticStep(critic, torch.optim.SGD(params, 0.1), tune=False)
+    assert step(*samples(VECTOR))["loss"].isfinite() and "numbers of its samples" in step.plan
+
+
+def test_labels_of_a_wider_type_are_refused_as_by_calls():
+    critic, y = OneHot(ACTS["leaky"]), F.one_hot(labels(), CLASSES).double()
+    with pytest.raises(RuntimeError, match="dtype"):
+        wk.gradient_penalty(lambda x: critic.body(torch.cat([y, x], 1)), *samples(VECTOR, torch.float32))
+
+
 class Converting(nn.Module):
     def __init__(self):
         super().__init__()

@@ -60,7 +60,11 @@ class Outside:
         return self if self.results else None
 
     def run(self, x, tensors):
-        """What the nodes behind are given."""
+        """What the nodes behind are given.
+
+        Raises:
+            Refused: where that is no tensor.
+        """
         found = {self.samples: x, **dict(zip(self.given, tensors, strict=True))}
         for node in self.nodes:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), found.__getitem__)
@@ -70,7 +74,10 @@ class Outside:
                 found[node] = getattr(args[0], node.target)(*args[1:], **kwargs)
             else:
                 found[node] = node.target(*args, **kwargs)
-        return [found[node] for node in self.results]
+        results = [found[node] for node in self.results]
+        if not all(isinstance(result, torch.Tensor) for result in results):
+            raise Refused("it reckons with numbers of its samples' shape")
+        return results
 
     def _check(self, node):
         if in_place.is_in_place(self.critic, node):

@@ -110,8 +110,8 @@ class Perceptron(Sweeps):
             for node in self.before:
                 x = node.forward(split, x)
         self.weights, self.biases = self._parameters()
-        if x.dim() < 2 or x.shape[-1] != self.weights[0].shape[1]:
-            raise Refused(f"its first linear layer is given {tuple(x.shape)}")
+        if x.dim() < 2 or x.shape[-1] != self.weights[0].shape[1] or x.dtype is not torch.float32:
+            raise Refused(f"its first linear layer is given {tuple(x.shape)} of {x.dtype}")
         like = x.new_empty(*x.shape[:-1], len(self.weights[-1]))
         for node in self.behind:
             like = node.forward(split, like)

@@ -51,7 +51,9 @@ def trace_closure(closure):
 def _steps_by_fx(critic):
     if _is_layer(critic):
         critic = nn.Sequential(critic)
-    steps, _ = _steps(critic, graph_of(critic))
+    steps, outside = _steps(critic, graph_of(critic))
+    if outside is not None:
+        raise Refused("it reckons with numbers of its samples' shape")
     return steps
 
 

@@ -80,10 +80,8 @@ def _is_own(module):
 def _found_in(function):
     """{(where, name or number): what is there}, or None."""
     if type(function) is functools.partial and not function.args:
-        return {
-            ("callee", ""): function.func,
-            **{("keyword", name): value for name, value in function.keywords.items()},
-        }
+        keywords = {("keyword", name): value for name, value in function.keywords.items()}
+        return {("callee", ""): function.func, **keywords}
     if type(function) is not FunctionType or function.__kwdefaults__:
         return None
     code, space, found = function.__code__, function.__globals__, {}
@@ -98,7 +96,7 @@ def _found_in(function):
 
 def _of_cell(code, name, value):
     attributes = _attributes_of(code, name)
-    if attributes is None or _kind(value) not in (None, nn.Module):
+    if not attributes or _kind(value) not in (None, nn.Module):
         return {("cell", name): value}
     if type(value).__getattribute__ is not object.__getattribute__:
         return {("cell", name): value}
@@ -110,20 +108,20 @@ def _of_cell(code, name, value):
 
 @functools.lru_cache(maxsize=256)
 def _attributes_of(code, name):
-    """Those that are read of a variable of an outer function; None if there is another use of it."""
-    attributes, steps = {}, list(dis.get_instructions(code))
-    for step, then in itertools.pairwise(steps):
+    """Those that are read of a variable of an outer function; none if there is another use of it."""
+    attributes = {}
+    for step, then in itertools.pairwise(dis.get_instructions(code)):
         if step.argval != name or not step.opname.endswith("DEREF"):
             continue
         if step.opname != "LOAD_DEREF" or then.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
-            return None
+            return ()
         attributes[then.argval] = None
     return tuple(attributes)
 
 
 @functools.lru_cache(maxsize=256)
 def _globals_of(code):
-    return [name for name in code.co_names if name in {step.argval for step in dis.get_instructions(code)}]
+    return tuple({step.argval: None for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"})
 
 
 def _kind(value):

@@ -50,9 +50,8 @@ def read_closure(closure, functions):
     reading = _reading(closure.modules, functions)
     if reading is None:
         return None
-    function = getattr(closure.function, "func", closure.function)
-    is_harmless = isinstance(function, nn.Module) or reading.is_harmless(function, *closure.names())
-    return reading.found if is_harmless else None
+    is_partial = not isinstance(closure.function, FunctionType)  # of one of the modules
+    return reading.found if is_partial or reading.is_harmless(closure.function, *closure.names()) else None
 
 
 def _reading(critics, functions):

@@ -1,5 +1,6 @@
 """Critics that are functions, as for their labels: one node where they provably do nothing but put layers together."""
 
+import copy
 import functools
 import gc
 import sys
@@ -7,8 +8,12 @@ import weakref
 
 import pytest
 import torch
+from critics import critics, is_on_a_kink
+from hypothesis import assume, event, given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import wgan_kernels as wk
 from wgan_kernels.one_pass.closure import closure_of
@@ -225,6 +230,51 @@ def test_two_modules():
     emb, body = nn.Embedding(CLASSES, 2).double(), nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 1)).double()
     y, params = labels(), [*emb.parameters(), *body.parameters()]
     assert is_one_node(assert_as_by_calls(lambda x: body(torch.cat([x, emb(y)], 1)), params, VECTOR))
+
+
+@given(critics(), st.sampled_from(["cat", "behind", "shift", "scale"]), st.integers(0, 99))
+def test_any_critic_with_labels(drawn, how, number):
+    """Which parameters receive zeros, and which nothing, embeddings too."""
+    critic, x = drawn
+    torch.manual_seed(number)
+    labelled = x[:, : x.shape[1] // 2] if how in ("cat", "behind") else x
+    assume(labelled.numel())
+    emb, y, shape = nn.Embedding(3, labelled[0].numel()).double(), torch.randint(0, 3, (len(x),)), tuple(labelled.shape)
+    x = x[:, x.shape[1] // 2 :] if how in ("cat", "behind") else x
+    function = {
+        "cat": lambda x: critic(torch.cat([emb(y).view(shape), x], 1)),
+        "behind": lambda x: critic(torch.cat((x, emb(y).view(shape)), dim=1)),
+        "shift": lambda x: critic(x + emb(y).view(shape)),
+        "scale": lambda x: critic(emb(y).view(shape) * x),
+    }[how]
+    params, found = [*emb.parameters(), *(p for p in critic.parameters() if p.requires_grad)], []
+    before = copy.deepcopy(critic.state_dict())
+    with sdpa_kernel(SDPBackend.MATH):
+        whole = {"cat": [emb(y).view(shape), x], "behind": [x, emb(y).view(shape)]}.get(how)
+        whole = torch.cat(whole, 1) if whole else x + emb(y).view(shape) if how == "shift" else x * emb(y).view(shape)
+        assume(not is_on_a_kink(copy.deepcopy(critic), whole.detach()))
+        norms = wk.reference.penalty.input_gradient(function, x).flatten(1).norm(dim=1)
+        assume(not ((norms > 0) & (norms < 1e-9)).any())
+        for of in (wk, wk.reference):
+            critic.load_state_dict(before)
+            value = of.r1_penalty(function, x)
+            if of is wk:
+                event("one node" if "DivBackward" in str(value.grad_fn) and "Penalty" in parents(value) else "by calls")
+            grads = (
+                torch.autograd.grad(value, params, allow_unused=True) if value.requires_grad else [None] * len(params)
+            )
+            found.append((value.detach(), grads))
+    (value, ours), (expected, theirs) = found
+    torch.testing.assert_close(value, expected, rtol=1e-8, atol=1e-10)
+    assert [grad is None for grad in ours] == [grad is None for grad in theirs]
+    scale = max([1.0, *(grad.abs().max().item() for grad in theirs if grad is not None and grad.numel())])
+    for mine, other in zip(ours, theirs, strict=True):
+        if other is not None:
+            torch.testing.assert_close(mine, other, rtol=1e-7, atol=1e-9 * scale)
+
+
+def parents(value):
+    return " ".join(type(node).__name__ for node, _ in value.grad_fn.next_functions)
 
 
 class Trainer:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from .._settings import PLAIN, settings
+from .transparent import is_plain
 
 
 def closure_of(function):
@@ -129,6 +130,6 @@ def _kind(value):
     if isinstance(value, nn.Module):
         return nn.Module
     if type(value) is torch.Tensor:
-        is_plain = value.is_cpu and value.layout is torch.strided and not value.requires_grad
-        return torch.Tensor if is_plain else None
-    return type(value) if type(value) in PLAIN and type(value) is not tuple else None
+        is_dense = value.is_cpu and value.layout is torch.strided and not value.requires_grad
+        return torch.Tensor if is_dense else None
+    return type(value) if is_plain(value) else None

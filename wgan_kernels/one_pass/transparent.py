@@ -66,7 +66,7 @@ def _reading(critics, functions):
         other.update(module._parameters, module._buffers)
         if _is_own(type(module)):
             for name, value in vars(module).items():
-                (plain if _is_plain(value) else other).add(name)
+                (plain if is_plain(value) else other).add(name)
     reading = _Reading(_OF_TENSORS | _OF_CONTAINERS | (plain - other), list(map(vars, kinds)), functions)
     return reading if reading.of_classes("forward") else None
 
@@ -90,8 +90,8 @@ def _code_of(value):
     return getattr(value, "__code__", None)
 
 
-def _is_plain(value):
-    return type(value) in PLAIN and (type(value) is not tuple or all(map(_is_plain, value)))
+def is_plain(value):
+    return type(value) in PLAIN and (type(value) is not tuple or all(map(is_plain, value)))
 
 
 class _Reading:
@@ -114,7 +114,7 @@ class _Reading:
             return True
         self.seen.add((id(space), name))
         self.found.append((space, name, value, _code_of(value)))
-        return _is_plain(value) or (type(value) is FunctionType and self.is_harmless(value))
+        return is_plain(value) or (type(value) is FunctionType and self.is_harmless(value))
 
     def is_harmless(self, function, given=None, objects=()):
         """given: the names by which it reads what is known anyhow, as its defaults are then; None: there are none.
@@ -127,7 +127,7 @@ class _Reading:
             return False
         if any(inspect.iscode(constant) for constant in code.co_consts):
             return False
-        if given is None and (function.__kwdefaults__ or not _is_plain(function.__defaults__ or ())):
+        if given is None and (function.__kwdefaults__ or not is_plain(function.__defaults__ or ())):
             return False
         module, is_known = None, False  # whose attribute comes next, or what is known of it
         for step in dis.get_instructions(code):

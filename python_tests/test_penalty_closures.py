@@ -430,6 +430,21 @@ class Reckoning(nn.Module):
         return self.body(x) * x.size(1) + x.shape[0]
 
 
+CATS = {
+    "names turned": lambda body, e: lambda x: body(torch.cat(dim=1, tensors=[x, e])),
+    "names": lambda body, e: lambda x: body(torch.cat(tensors=(x, e), dim=1)),
+    "its other name": lambda body, e: lambda x: body(torch.concat([x, e], -1)),
+    "numpy's": lambda body, e: lambda x: body(torch.cat([x, e], axis=1)),
+}
+
+
+@pytest.mark.parametrize("name", CATS)
+def test_every_way_to_put_labels_behind_samples(name):
+    body, e = nn.Sequential(nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 1)).double(), torch.randn(BATCH, 3).double()
+    penalty = assert_as_by_calls(CATS[name](body, e), list(body.parameters()), VECTOR)
+    assert is_one_node(penalty) is (name != "numpy's")
+
+
 def test_numbers_of_a_shape():
     critic = Reckoning().double()
     params = list(critic.parameters())

@@ -188,7 +188,7 @@ _LAYERS = {
 }
 # Where PyTorch has no double backward, or one so long that a rule pays by itself.
 _ANYWHERE = {**_LAYERS, F.hardsigmoid: _hardsigmoid, **norm.ROUTES, **batch_norm.ROUTES, **attention.ROUTES}
-_SMOOTH = {F.silu, F.gelu, F.softplus, F.elu, torch.tanh, torch.Tensor.tanh, torch.sigmoid, torch.Tensor.sigmoid}
+_SMOOTH = {*smooth.CURVES, torch.Tensor.tanh, torch.Tensor.sigmoid}
 _BEHIND_A_LAYER = {
     F.relu: _relu,
     torch.relu: _relu,

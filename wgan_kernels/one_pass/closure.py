@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from .._settings import PLAIN, settings
+from .graph import is_layer
 from .transparent import is_plain
 
 
@@ -36,7 +37,7 @@ class Closure:
         self.function, self.found, self.places = function, found, kinds
         self.modules = [value for place, value in found.items() if kinds[place] is nn.Module]
         self.tensors = [value for place, value in found.items() if kinds[place] is torch.Tensor]
-        self.main = next((module for module in self.modules if _is_own(module)), None)
+        self.main = next((module for module in self.modules if not is_layer(module)), None)
         self.code = getattr(function, "__code__", None)
         self.versions = [tensor._version for tensor in self.tensors]
 
@@ -72,10 +73,6 @@ class Closure:
         cells = tuple(CellType(cells[name]) for name in function.__code__.co_freevars)
         space, defaults = {**function.__globals__, **of("global")}, tuple(of("default").values())
         return FunctionType(function.__code__, space, function.__name__, defaults, cells)
-
-
-def _is_own(module):
-    return type(module) is nn.Sequential or not type(module).__module__.startswith("torch.nn.")
 
 
 def _found_in(function):

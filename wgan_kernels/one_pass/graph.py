@@ -54,6 +54,14 @@ def _written(root, stand_in):
     return tracer.graph
 
 
+def is_layer(module):
+    """Whether it is one of torch's own, whose forward is not looked into."""
+    return _TRACER.is_leaf_module(module, "")
+
+
+_TRACER = fx.Tracer()  # which takes longer to make than to ask
+
+
 class _Tracer(fx.Tracer):
     def proxy(self, node):
         return Proxy(node, self)
@@ -78,7 +86,7 @@ def _stand_in(module, name, tracer, made):
     children, below = module._modules.items(), f"{name}." if name else ""
     own.update(dict.fromkeys(_CONVERSIONS, _refused))
     own["_modules"] = {key: _stand_in(child, below + key, tracer, made) for key, child in children}
-    if name and tracer.is_leaf_module(module, name):
+    if name and is_layer(module):
         own["forward"] = functools.partial(_called, tracer, name)
     return copy
 

@@ -58,16 +58,6 @@ _INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _CONVOLUTIONS = {nn.Conv1d: False, nn.Conv2d: False, nn.Conv3d: False}
 _CONVOLUTIONS |= {nn.ConvTranspose1d: True, nn.ConvTranspose2d: True, nn.ConvTranspose3d: True}
-_CURVES = {
-    torch.tanh: lambda: smooth.tanh,
-    F.tanh: lambda: smooth.tanh,
-    torch.sigmoid: lambda: smooth.sigmoid,
-    F.sigmoid: lambda: smooth.sigmoid,
-    F.softplus: lambda beta=1, threshold=20: smooth.softplus(beta, threshold),
-    F.silu: lambda inplace=False: smooth.silu,
-    F.gelu: lambda approximate="none": smooth.gelu if approximate == "none" else None,
-    F.elu: lambda alpha=1.0, inplace=False: smooth.elu(alpha),
-}
 # Functions, by what torch tells of their calls: F.max_pool2d calls torch.max_pool2d.
 _MAX_POOL_FUNCTIONS = {
     function: (dims, pool.max_pool)
@@ -79,7 +69,7 @@ _AVERAGES = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool2d)
 FUNCTIONS = (
     *(F.relu, torch.relu, F.leaky_relu, torch.flatten, F.pixel_unshuffle),
     *_AVERAGES,
-    *_CURVES,
+    *smooth.CURVES,
     *_MAX_POOL_FUNCTIONS,
 )
 
@@ -166,8 +156,8 @@ def function_node(name, function, args, kwargs):
             return None
         kwargs = {key: value for key, value in kwargs.items() if key != "return_indices"}
         return MaxPool(name, function.__name__, dims, maps(dims, *args, **kwargs))
-    if function in _CURVES:
-        curve = _CURVES[function](*args, **kwargs)
+    if function in smooth.CURVES:
+        curve = smooth.CURVES[function](*args, **kwargs)
         return _smooth(name, function.__name__, curve, lambda x: function(x, *args, **kwargs))
     return None
 

@@ -20,6 +20,8 @@ class Known:
     in, is looked into only when it has stayed the same.
     """
 
+    settings_of = staticmethod(settings)
+
     def __init__(self, critic, made_for, before=None):
         self.parts, self.made_for, self.refused = self.parts_of(critic), made_for, {}
         self.surroundings, self.settings = made_for
@@ -53,6 +55,8 @@ class Known:
 class KnownClosure(Known):
     """The same of a ``Closure``."""
 
+    settings_of = staticmethod(Closure.settings)
+
     def parts_of(self, closure):
         return [part for module in closure.modules for part in module.modules() if part is not closure.main]
 
@@ -71,20 +75,20 @@ _MOST = 16  # closures of one critic that are remembered
 def known_of(critic):
     """Of a Module or a ``Closure``; None for one that is not run as a program."""
     if isinstance(critic, nn.Module):
-        return _found(Known, _known, critic, critic, settings)
+        return _found(Known, _known, critic, critic)
     if critic is None or critic.main is None:
         return None
     of_main = _closures.setdefault(critic.main, {})
     if len(of_main) > _MOST:
         of_main.clear()
-    return _found(KnownClosure, of_main, critic.code, critic, Closure.settings)
+    return _found(KnownClosure, of_main, critic.code, critic)
 
 
-def _found(kind, known_by, key, critic, settings_of):
+def _found(kind, known_by, key, critic):
     known = known_by.get(key)
     if known is not None and known.reads is None:  # it stays with its calls, and pays for no look at its settings
         return None
-    now = surroundings("cpu"), settings_of(critic)
+    now = surroundings("cpu"), kind.settings_of(critic)
     if known is None or not known.is_of(now):
         known_by[key] = known = kind(critic, now, known)
     return known.used(critic)

@@ -28,7 +28,7 @@ class Outside:
 
     def __init__(self, critic, samples, given):
         self.critic, self.samples, self.given, self.nodes, self.results = critic, samples, given, [], []
-        self.made = {samples, *given}  # of the latter what is known: in the samples' case their shape alone
+        self.made = {samples, *given}  # what may be read; of the samples what is not their values
         self.modules = {}
 
     def takes(self, node):

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.modules import module as _module
 
 from .. import _layout
-from .._settings import settings, within
+from .._settings import within
 from ..second_order import is_recorded_plainly
 from .closure import Closure, closure_of
 from .known import known_of
@@ -112,9 +112,8 @@ def _gradients_by_calls(ctx, x, delta):
 
 def _as_it_was(ctx):
     """For running the critic again: what surrounded it before is put back; what else has changed cannot be."""
-    now, known, critic = ctx.known.parameters(), ctx.known, ctx.critic
-    settings_now = critic.settings() if isinstance(critic, Closure) else settings(critic)
-    if settings_now != known.settings or list(map(id, now)) != list(map(id, ctx.params)):
+    now, known = ctx.known.parameters(), ctx.known
+    if known.settings_of(ctx.critic) != known.settings or list(map(id, now)) != list(map(id, ctx.params)):
         raise RuntimeError(
             "critic: has changed since the penalty was made (its mode, its layers or which parameters it has), and a "
             "second backward, or a derivative of a higher order, runs it again: leave it as it was until then"

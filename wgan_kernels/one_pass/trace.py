@@ -7,7 +7,7 @@ from torch import fx, nn
 
 from . import in_place, perceptron, transparent
 from .flatten import Flatten
-from .graph import graph_of, graph_of_closure
+from .graph import graph_of, graph_of_closure, is_layer
 from .kinds import BATCH_NORMS, function_node, module_node
 from .nodes import Join, Linear, Reshape
 from .outside import Cat, Outside, Scale, Shift, functions
@@ -27,10 +27,7 @@ def trace(critic):
     if not isinstance(critic, nn.Module):
         raise Refused(f"the critic is a {type(critic).__name__}, not a Module")
     _check_all(critic)
-    steps = _steps_of_chain(critic) if _is_chain(critic) else _steps_by_fx(critic)
-    if not steps:
-        raise Refused("it has no operation")
-    return Program(steps, perceptron.recognised(steps))
+    return _program(_steps_of_chain(critic) if _is_chain(critic) else _steps_by_fx(critic))
 
 
 def trace_closure(closure):
@@ -43,13 +40,17 @@ def trace_closure(closure):
         within.add_module(str(index), module)
     _check_all(within)
     steps, outside = _steps(within, graph_of_closure(closure, within))
+    return _program(steps), outside
+
+
+def _program(steps):
     if not steps:
         raise Refused("it has no operation")
-    return Program(steps, perceptron.recognised(steps)), outside
+    return Program(steps, perceptron.recognised(steps))
 
 
 def _steps_by_fx(critic):
-    if _is_layer(critic):
+    if is_layer(critic):
         critic = nn.Sequential(critic)
     steps, outside = _steps(critic, graph_of(critic))
     if outside is not None:
@@ -88,11 +89,6 @@ def _is_size(node, sizes):
     return node.op == "call_function" and bool(node.all_input_nodes) and sizes.issuperset(node.all_input_nodes)
 
 
-def _is_layer(critic):
-    """Whether it is one of torch's own, whose forward is not looked into."""
-    return fx.Tracer().is_leaf_module(critic, "")
-
-
 def _is_chain(critic):
     """Whether it is a Sequential of torch's layers and of other such Sequentials, with nobody else's Python in it."""
     return type(critic) is nn.Sequential and all(
@@ -103,7 +99,7 @@ def _is_chain(critic):
 
 def reads(critic):
     """See ``transparent.read``. None where its Python has to run, as it may do more than put layers together."""
-    if _is_layer(critic):
+    if is_layer(critic):
         return None
     return [] if _is_chain(critic) else transparent.read(critic, functions())
 
@@ -160,13 +156,8 @@ def _given(node, outside):
     name, function = node.name, in_place.AUGMENTED.get(node.target, node.target)
     if node.op != "call_function":
         return None
-    if function in (torch.cat, torch.concat):
-        parts, *dim = *node.args, *node.kwargs.values()
-        inner = [part for part in parts if not outside.gave(part)]
-        if len(inner) == 1 and len(dim) <= 1 and node.kwargs.keys() <= {"dim"}:
-            index = parts.index(inner[0])
-            places = [outside.place_of(part) for part in parts if part is not inner[0]]
-            return Cat(name, places, index, *dim or (0,)), inner
+    if function in (torch.cat, torch.concat) and node.kwargs.keys() <= {"tensors", "dim"}:
+        return _cat(name, outside, *node.args, **node.kwargs)
     kind = Shift if function in _ADDITIONS else Scale if function in _PRODUCTS else None
     if kind is None or len(node.args) != 2 or node.kwargs or not all(isinstance(arg, fx.Node) for arg in node.args):
         return None
@@ -175,6 +166,14 @@ def _given(node, outside):
         return None
     (given,) = (arg for arg in node.args if arg is not inner[0])
     return kind(name, outside.place_of(given)), inner
+
+
+def _cat(name, outside, tensors, dim=0):
+    inner = [part for part in tensors if not outside.gave(part)]
+    if len(inner) != 1:
+        return None
+    places = [outside.place_of(part) for part in tensors if part is not inner[0]]
+    return Cat(name, places, tensors.index(inner[0]), dim), inner
 
 
 def _node(critic, node):

@@ -43,18 +43,20 @@ def max_pool(dims, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=Fa
     forward, backward = _MAX_POOL[max(dims, 2)]
     how = (*_sizes(dims, (kernel_size, 1), (stride or kernel_size, 1), (padding, 0), (dilation, 1)), ceil_mode)
     maps = _maxima(lambda x: forward(x, *how), lambda delta, x, indices: backward(delta, x, *how, indices))
-    return _of_lines(maps) if dims == 1 else maps
+    return _as_images(dims, maps)
 
 
 def adaptive_max_pool(dims, output_size):
     """The same of an adaptive one."""
     forward, backward = _kernels("adaptive_max_pool{}d", dims)
     maps = _maxima(lambda x: forward(x, _output_size(x, dims, output_size)), backward)
-    return _of_lines(maps) if dims == 1 else maps
+    return _as_images(dims, maps)
 
 
-def _of_lines(maps):
-    """Of images one pixel high for samples [B, channels, pixels]. What is saved stays images."""
+def _as_images(dims, maps):
+    """Of samples [B, channels, pixels] as images one pixel high. What is saved stays images."""
+    if dims > 1:
+        return maps
 
     def forward(x):
         y, *saved = maps.forward(x.unsqueeze(-2))
@@ -67,9 +69,9 @@ def _of_lines(maps):
     )
 
 
-def _averages(x, forward, backward):
+def _averages(forward, backward):
     """forward: x → y; backward: (δ, x) → like x."""
-    return piecewise(x, Maps(lambda x: (forward(x), x), backward, lambda t, x: forward(t)))
+    return Maps(lambda x: (forward(x), x), backward, lambda t, x: forward(t))
 
 
 _MAX_POOL = {
@@ -97,7 +99,8 @@ def _avg_pool(dims):
             return None
         sizes = _sizes(dims, (kernel_size, 1), (stride or kernel_size, 1), (padding, 0))
         how = (*sizes, ceil_mode, count_include_pad, divisor_override)
-        return _as_image(dims, input, _averages, lambda x: forward(x, *how), lambda delta, x: backward(delta, x, *how))
+        maps = _averages(lambda x: forward(x, *how), lambda delta, x: backward(delta, x, *how))
+        return piecewise(input, _as_images(dims, maps))
 
     return route
 
@@ -120,7 +123,7 @@ def _adaptive_avg_pool(dims):
         size = _output_size(input, dims, output_size)
         if set(size) == {1}:  # PyTorch takes the mean, which sends no zeros
             return None
-        return _as_image(dims, input, _averages, lambda x: forward(x, size), backward)
+        return piecewise(input, _as_images(dims, _averages(lambda x: forward(x, size), backward)))
 
     return route
 
@@ -145,10 +148,6 @@ def _sizes(dims, *sizes):
 def _output_size(x, dims, size):
     (sizes,) = _sizes(dims, (size, 1))
     return [before if after is None else after for before, after in zip(x.shape[-len(sizes) :], sizes, strict=True)]
-
-
-def _as_image(dims, x, layer, *maps):
-    return layer(x.unsqueeze(-2), *maps).squeeze(-2) if dims == 1 else layer(x, *maps)
 
 
 ROUTES = {

@@ -153,6 +153,17 @@ gelu = Curve(F.gelu, lambda delta, x: aten.gelu_backward(delta, x), _gelu_second
 tanh = Curve(torch.tanh, aten.tanh_backward.default, _tanh_second, of_result=True, name="tanh")
 sigmoid = Curve(torch.sigmoid, aten.sigmoid_backward.default, _sigmoid_second, of_result=True, name="sigmoid")
 hardswish = Curve(F.hardswish, aten.hardswish_backward.default, _hardswish_second)
+# Of a function its curve, by what it is called with beside x; None where there is none.
+CURVES = {
+    torch.tanh: lambda: tanh,
+    F.tanh: lambda: tanh,
+    torch.sigmoid: lambda: sigmoid,
+    F.sigmoid: lambda: sigmoid,
+    F.softplus: lambda beta=1, threshold=20: softplus(beta, threshold),
+    F.silu: lambda inplace=False: silu,
+    F.gelu: lambda approximate="none": gelu if approximate == "none" else None,
+    F.elu: lambda alpha=1.0, inplace=False: elu(alpha),
+}
 
 
 def _smooth(x, curve):

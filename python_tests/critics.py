@@ -255,3 +255,17 @@ def is_on_a_kink(critic, x):
     for hook in hooks:
         hook.remove()
     return any(rounding)
+
+
+def is_one_node(value):
+    """Whether the penalty's graph has it."""
+    nodes, seen = [value.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() == "PenaltyBackward":
+            return True
+        nodes += [behind for behind, _ in node.next_functions]
+    return False

@@ -7,8 +7,8 @@ import weakref
 
 import pytest
 import torch
-from critics import Residual
-from test_penalty_program import assert_same, is_one_node, perceptron, results
+from critics import Residual, is_one_node
+from test_penalty_program import assert_same, perceptron, results
 from torch import nn
 from torch.nn import functional as F
 

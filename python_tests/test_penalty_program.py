@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from critics import critics, is_on_a_kink
+from critics import critics, is_on_a_kink, is_one_node
 from critics import of as of_dims
 from hypothesis import assume, event, given
 from torch import nn
@@ -36,20 +36,6 @@ def digits(*behind):
 def perceptron():
     torch.manual_seed(2)
     return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.Hardtanh(), nn.Linear(5, 1)).double()
-
-
-def is_one_node(value):
-    """Whether the penalty's graph has it."""
-    nodes, seen = [value.grad_fn], set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if node.name() == "PenaltyBackward":
-            return True
-        nodes += [behind for behind, _ in node.next_functions]
-    return False
 
 
 SEQUENTIALS = {

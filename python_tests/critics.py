@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import wgan_kernels as wk
@@ -249,7 +250,8 @@ def is_on_a_kink(critic, x):
         x = x.detach().requires_grad_()
         return torch.autograd.grad(layer.forward(x).sum(), x)[0]
 
-    hooks = [layer.register_forward_pre_hook(note) for layer in critic.modules()]
+    layers = (layer for layer in critic.modules() if not isinstance(layer, ParametrizationList))
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
     with torch.no_grad():
         critic(x)
     for hook in hooks:

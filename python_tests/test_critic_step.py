@@ -64,7 +64,7 @@ OTHERS = {
     "spectral norm": (
         lambda: nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(7, 5)), nn.Linear(5, 1)),
         VECTOR,
-        "no sweeps are known for ParametrizedLinear|cannot be traced",
+        "its weight is no parameter of its own",
     ),
     "dropout": (lambda: nn.Sequential(nn.Linear(7, 5), nn.Dropout(0.0), nn.RReLU(), nn.Linear(5, 1)), VECTOR, "RReLU"),
     "mixes samples": (MixesSamples, VECTOR, "mixes samples"),

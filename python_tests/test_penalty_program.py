@@ -250,7 +250,6 @@ BY_CALLS = {
     "hooks": hooked,
     "a forward put in its place": patched,
     "no known activation": lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanhshrink(), nn.Linear(3, 1)).double(),
-    "batch norm": lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 1)).double(),
 }
 
 

@@ -10,12 +10,12 @@ from cases import error
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn.utils import parametrize, prune
+from torch.nn.utils import prune
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import wgan_kernels as wk
 from wgan_kernels import _dispatch, _native
-from wgan_kernels.one_pass import trace
+from wgan_kernels.one_pass import trace_step
 from wgan_kernels.one_pass.known import known_of
 
 pytestmark = pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled part: {_native.why_not['cpu']}")
@@ -90,7 +90,7 @@ widths = st.lists(st.sampled_from([1, 2, 3, 7, 12, 16, 31, 32, 33, 70]), min_siz
 def test_any_shape(widths, slopes, biases, split, points, number):
     torch.manual_seed(number)
     critic = perceptron(*widths, slopes=slopes, biases=biases)
-    program = trace(critic)
+    program = trace_step(critic)
     x, seed = torch.randn(split + points, widths[0]), torch.randn(split + points, widths[-1])
     t = torch.randn(points, widths[0])
     torch.use_deterministic_algorithms(True)  # which fills fresh outputs with NaN
@@ -101,7 +101,7 @@ def test_any_shape(widths, slopes, biases, split, points, number):
     assert program.suited(x) is program.perceptron
     plain = swept(critic, program, x, split, seed, t)
     exactly = double(critic)
-    exact = swept(exactly, trace(exactly), x.double(), split, seed.double(), t.double())
+    exact = swept(exactly, trace_step(exactly), x.double(), split, seed.double(), t.double())
     for result, theirs, truth in zip(results, plain, exact, strict=True):
         assert (result is None) is (theirs is None)
         if result is not None:
@@ -115,12 +115,12 @@ def test_any_shape(widths, slopes, biases, split, points, number):
 def test_any_penalty(widths, slope, samples, one_sided, number):
     torch.manual_seed(number)
     critic = perceptron(*widths, slopes=[slope])
-    program, x, how = trace(critic), torch.randn(samples, widths[0]), {"target": 0.2, "one_sided": one_sided}
+    program, x, how = trace_step(critic), torch.randn(samples, widths[0]), {"target": 0.2, "one_sided": one_sided}
     exactly = double(critic)
     torch.use_deterministic_algorithms(True)  # which fills fresh outputs with NaN
     try:
         with torch.no_grad():
-            sweeps = ((program.suited(x), x), (program, x), (trace(exactly), x.double()))
+            sweeps = ((program.suited(x), x), (program, x), (trace_step(exactly), x.double()))
             ours, plain, exact = (program.penalty(x, **how) for program, x in sweeps)
     finally:
         torch.use_deterministic_algorithms(False)
@@ -134,17 +134,19 @@ def test_a_wide_gradient_and_none():
     x = torch.randn(40, 9000)
     x[::3] = 0  # where ReLUs of zeros have no gradient, nor their norm a derivative
     with torch.no_grad():
-        results, expected = (sweeps.penalty(x, 1.0, False) for sweeps in (trace(critic).suited(x), trace(critic)))
+        results, expected = (
+            sweeps.penalty(x, 1.0, False) for sweeps in (trace_step(critic).suited(x), trace_step(critic))
+        )
     torch.testing.assert_close(results, expected, rtol=1e-4, atol=1e-7)
     assert not results[1][::3].any()
 
 
 def test_rounding_errors_are_those_of_pytorch():
     critic = perceptron(784, 512, 512, 1, slopes=[0.2])
-    program, x = trace(critic), torch.randn(192, 784)
+    program, x = trace_step(critic), torch.randn(192, 784)
     seed, t = torch.randn(192, 1), torch.randn(64, 784)
     exactly = double(critic)
-    exact = swept(exactly, trace(exactly), x.double(), 128, seed.double(), t.double())
+    exact = swept(exactly, trace_step(exactly), x.double(), 128, seed.double(), t.double())
     for result, plain, truth in zip(
         swept(critic, program.suited(x), x, 128, seed, t), swept(critic, program, x, 128, seed, t), exact, strict=True
     ):
@@ -154,7 +156,7 @@ def test_rounding_errors_are_those_of_pytorch():
 
 def test_the_same_bits_on_one_thread_and_on_two():
     critic = perceptron(300, 200, 100, 1)
-    program, x, t = trace(critic), torch.randn(100, 300), torch.randn(36, 300)
+    program, x, t = trace_step(critic), torch.randn(100, 300), torch.randn(36, 300)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2):
@@ -167,8 +169,8 @@ def test_the_same_bits_on_one_thread_and_on_two():
 
 def test_biases_of_many_samples_are_summed_in_two_levels():
     critic, x, seed, t = perceptron(8, 16, 1), torch.rand(5000, 8), torch.rand(5000, 1), torch.randn(8, 8)
-    found = swept(critic, trace(critic).suited(x), x, 4992, seed, t)
-    exact = swept(critic := double(critic), trace(critic), x.double(), 4992, seed.double(), t.double())
+    found = swept(critic, trace_step(critic).suited(x), x, 4992, seed, t)
+    exact = swept(critic := double(critic), trace_step(critic), x.double(), 4992, seed.double(), t.double())
     for result, truth in zip(found[3::2], exact[3::2], strict=True):
         assert (result - truth).norm() <= 4 * torch.finfo(torch.float32).eps * truth.norm()
 
@@ -176,7 +178,7 @@ def test_biases_of_many_samples_are_summed_in_two_levels():
 @pytest.mark.parametrize("slope", [0.0, 0.2, 1.5])
 def test_a_kink_takes_the_piece_below(slope):
     critic = perceptron(4, 40, 33, 1, slopes=[slope], biases=[False])
-    program, x, t = trace(critic), torch.randn(40, 4), torch.randn(20, 4)
+    program, x, t = trace_step(critic), torch.randn(40, 4), torch.randn(20, 4)
     x[::3] = 0
     results, plain = (swept(critic, sweeps, x, 20, torch.ones(40, 1), t) for sweeps in (program.suited(x), program))
     torch.testing.assert_close(results, plain, rtol=1e-4, atol=1e-5)
@@ -184,7 +186,7 @@ def test_a_kink_takes_the_piece_below(slope):
 
 def test_scores_have_the_critics_shape():
     critic, x = nn.Sequential(*perceptron(4, 8, 6), nn.Unflatten(1, (2, 3))), torch.randn(9, 4)
-    scores, *_ = swept(critic, trace(critic).suited(x), x, 0, torch.ones(9, 6), torch.randn(9, 4))
+    scores, *_ = swept(critic, trace_step(critic).suited(x), x, 0, torch.ones(9, 6), torch.randn(9, 4))
     torch.testing.assert_close(scores, critic(x).detach())
 
 
@@ -196,11 +198,11 @@ def test_a_curve_and_its_derivatives(curve):
     with torch.no_grad():
         for param in critic.parameters():
             param.fill_(param.dim() - 1)  # the weights 1, the bias 0
-    program, exactly = trace(critic), double(critic)
+    program, exactly = trace_step(critic), double(critic)
     for value in x.split(1):
         args = value.view(1, 1), 0, torch.ones(1, 1), torch.ones(1, 1)
         results = swept(critic, program.suited(args[0]), *args)
-        exact = swept(exactly, trace(exactly), *(arg if isinstance(arg, int) else arg.double() for arg in args))
+        exact = swept(exactly, trace_step(exactly), *(arg if isinstance(arg, int) else arg.double() for arg in args))
         for result, truth in zip(results, exact, strict=True):
             torch.testing.assert_close(result, truth.float(), rtol=4e-6, atol=3e-7)
 
@@ -208,7 +210,7 @@ def test_a_curve_and_its_derivatives(curve):
 @pytest.mark.parametrize("slope", [0.0, 0.2])
 def test_nan_and_infinity_stay_in_their_sample(slope):
     critic = perceptron(5, 7, 6, 1, slopes=[slope])
-    program = trace(critic)
+    program = trace_step(critic)
     x, t = torch.randn(40, 5), torch.randn(40, 5)
     clean = swept(critic, program.suited(x), x, 0, torch.ones(40, 1), t)
     for value in (float("nan"), float("inf"), -float("inf")):
@@ -227,7 +229,7 @@ def test_nan_and_infinity_stay_in_their_sample(slope):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_stays_in_its_sample_of_a_curved_critic(curve, value):
     critic = perceptron(5, 7, 6, 1, slopes=[curve])
-    program, x, t = trace(critic), torch.randn(40, 5), torch.randn(20, 5)
+    program, x, t = trace_step(critic), torch.randn(40, 5), torch.randn(20, 5)
     clean = swept(critic, program.suited(x), x, 20, torch.ones(40, 1), t)
     for sample in (3, 25):
         x[sample, 2] = value
@@ -394,18 +396,12 @@ NOT_SERVED = {
     "a negated bias": lambda: with_bias(torch._neg_view(torch.randn(8))),
     "no features": lambda: perceptron(4, 0, 1),
     "a hook": lambda: hooked(perceptron(4, 8, 1)),
-    "a parametrized weight": lambda: parametrized(perceptron(4, 8, 1)),
     "a pruned weight": lambda: pruned(perceptron(4, 8, 1)),
 }
 
 
 def hooked(critic):
     critic[0].register_forward_hook(lambda module, args, y: y)
-    return critic
-
-
-def parametrized(critic):
-    parametrize.register_parametrization(critic[0], "weight", nn.Identity())
     return critic
 
 

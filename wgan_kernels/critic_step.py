@@ -11,7 +11,7 @@ from ._heap import keep_freed_memory
 from ._precision import PRECISIONS, in_precision, wide
 from ._settings import settings, surroundings
 from ._tuning import fastest
-from .one_pass import Refused, trace
+from .one_pass import Refused, trace_step
 from .ops.interpolate import interpolate
 from .ops.norm_penalty import gradient_norm_penalty, with_derivative
 from .ops.wasserstein import critic_loss
@@ -91,7 +91,7 @@ class CriticStep:
             return
         self._traced_for, self._program = now, None
         try:
-            self._program = trace(self.critic)
+            self._program = trace_step(self.critic)
         except Refused as reason:
             self._why = str(reason)
 

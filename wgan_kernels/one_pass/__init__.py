@@ -2,6 +2,6 @@
 
 from .penalty import penalty
 from .program import Program, Refused
-from .trace import has_hooks, has_own_forward, trace
+from .trace import has_hooks, has_own_forward, trace_step
 
-__all__ = ["Program", "Refused", "has_hooks", "has_own_forward", "penalty", "trace"]
+__all__ = ["Program", "Refused", "has_hooks", "has_own_forward", "penalty", "trace_step"]

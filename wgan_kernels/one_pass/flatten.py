@@ -4,7 +4,8 @@ import torch
 
 from .. import _layout
 from ..rules import linear
-from .nodes import Layer, Reshape
+from .layer import Layer
+from .nodes import Reshape
 
 
 class Flatten(Reshape):
@@ -40,19 +41,22 @@ class Flatten(Reshape):
 class Matrix(Layer):
     """A linear layer. pixels: [channels, pixels] of its columns where these are read pixel by pixel, else None."""
 
-    pixels, waits = None, True
+    pixels = None
 
-    def __init__(self, name, module):
-        super().__init__(name, module, linear.MAPS, None)
+    def __init__(self, name, module, computed):
+        super().__init__(name, module, linear.MAPS, None, computed)
 
     def turns(self, x):
         """Whether images x come pixel by pixel now: where they lie so, and its weight costs less to turn than they."""
-        weight, self.pixels = self.module.weight, None
+        (weight, _), self.pixels = self.weights(self.results), None
         if x.dim() != 4 or _layout.memory_format(x) is not torch.channels_last:
             return False
         if weight.numel() >= x.numel() or x[0].numel() != weight.shape[1]:
             return False
         self.pixels = x.shape[1], x.shape[2] * x.shape[3]
+        return True
+
+    def waits(self):
         return True
 
     def laid_out(self, weight, x):

@@ -87,7 +87,7 @@ def _stand_in(module, name, tracer, made):
     own.update(dict.fromkeys(_CONVERSIONS, _refused))
     own["_modules"] = {key: _stand_in(child, below + key, tracer, made) for key, child in children}
     if name and is_layer(module):
-        own["forward"] = functools.partial(_called, tracer, name)
+        own.update(forward=functools.partial(_called, tracer, name), _forward_pre_hooks={})  # which compute weights
     return copy
 
 

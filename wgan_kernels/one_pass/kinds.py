@@ -5,11 +5,15 @@ import operator
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torch.nn.utils import parametrize
 
 from ..rules import activation, conv, pool, smooth
+from .batch_norm import BatchNorm
+from .dropout import Dropout
 from .flatten import Flatten, Matrix
 from .island import Island
-from .nodes import Layer, Linear, Piecewise, Reshape
+from .layer import Layer
+from .nodes import Linear, Piecewise, Reshape
 from .norm import Norm
 from .pool import MaxPool
 from .prelu import PReLU
@@ -55,9 +59,15 @@ _SMOOTH = {
 _SELU = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946  # α and scale
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _CONVOLUTIONS = {nn.Conv1d: False, nn.Conv2d: False, nn.Conv3d: False}
 _CONVOLUTIONS |= {nn.ConvTranspose1d: True, nn.ConvTranspose2d: True, nn.ConvTranspose3d: True}
+_DROPOUTS = {
+    nn.Dropout: (F.dropout, None),
+    nn.Dropout1d: (F.dropout1d, 1),
+    nn.Dropout2d: (F.dropout2d, 2),
+    nn.Dropout3d: (F.dropout3d, 3),
+}
 # Functions, by what torch tells of their calls: F.max_pool2d calls torch.max_pool2d.
 _MAX_POOL_FUNCTIONS = {
     function: (dims, pool.max_pool)
@@ -66,25 +76,30 @@ _MAX_POOL_FUNCTIONS = {
 }
 _MAX_POOL_FUNCTIONS |= {getattr(F, f"adaptive_max_pool{dims}d"): (dims, pool.adaptive_max_pool) for dims in (1, 2, 3)}
 _AVERAGES = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool2d)
+_DROPOUT_FUNCTIONS = dict(_DROPOUTS.values())
 FUNCTIONS = (
     *(F.relu, torch.relu, F.leaky_relu, torch.flatten, F.pixel_unshuffle),
     *_AVERAGES,
+    *_DROPOUT_FUNCTIONS,
     *smooth.CURVES,
     *_MAX_POOL_FUNCTIONS,
 )
 
 
-def module_node(name, module):
-    """
+def module_node(name, module, computed=()):
+    """computed: see ``Layer``.
+
     Raises:
         Refused: where no sweeps are known for it.
     """
-    kind = type(module)
+    kind = parametrize.type_before_parametrizations(module) if computed else type(module)
+    has_maps = kind is nn.Linear or kind in _CONVOLUTIONS
     for attribute in ("weight", "bias"):
-        if any(attribute in place for place in (vars(module), module._buffers, module._modules)):
+        elsewhere = any(attribute in place for place in (vars(module), module._buffers, module._modules))
+        if not has_maps if attribute in computed else elsewhere:
             raise Refused(f"{name}: its {attribute} is no parameter of its own")
     if kind is nn.Linear:
-        return Matrix(name, module)
+        return Matrix(name, module, computed)
     if kind in _CONVOLUTIONS and module.padding_mode == "zeros" and not isinstance(module.padding, str):
         how = conv.Geometry(
             stride=module.stride,
@@ -94,7 +109,7 @@ def module_node(name, module):
             output_padding=module.output_padding,
             groups=module.groups,
         )
-        return Layer(name, module, conv.MAPS, how)
+        return Layer(name, module, conv.MAPS, how, computed)
     if kind is nn.ReLU:
         return Piecewise(name, "relu", activation.relu)
     if kind is nn.LeakyReLU and isinstance(module.negative_slope, (int, float)) and module.negative_slope > 0:
@@ -108,8 +123,9 @@ def module_node(name, module):
         isinstance(module, nn.modules.dropout._DropoutNd) and not (module.training and module.p)
     ):
         return Reshape(name, "identity", lambda x: x)
-    if isinstance(module, nn.modules.dropout._DropoutNd):
-        raise Refused(f"{name} ({kind.__name__}) draws anew in each of a program's sweeps")
+    if kind in _DROPOUTS:
+        function, dims = _DROPOUTS[kind]
+        return Dropout(name, kind.__name__, lambda ones: function(ones, module.p), dims)
     if kind in _LINEAR or kind in _AVERAGING:
         bends = kind in _AVERAGING and not _is_one(getattr(module, "output_size", None))
         return Linear(name, kind.__name__, module, bends)
@@ -121,7 +137,10 @@ def module_node(name, module):
         return MaxPool(name, kind.__name__, dims, pool.adaptive_max_pool(dims, module.output_size))
     if kind is nn.PReLU:
         return PReLU(name, module)
-    if kind in BATCH_NORMS:  # in evaluation, where its statistics are numbers
+    couples = kind in _BATCH_NORMS and (module.training or module.running_mean is None)
+    if couples and kind is not nn.SyncBatchNorm:
+        return BatchNorm(name, module)
+    if kind in _BATCH_NORMS and not couples:  # in evaluation, where its statistics are numbers
         return Island(name, kind.__name__, module, module, curved=False)
     if kind in _NORMS or (kind in _INSTANCE_NORMS and not module.track_running_stats):
         return Norm(name, module)
@@ -156,10 +175,18 @@ def function_node(name, function, args, kwargs):
             return None
         kwargs = {key: value for key, value in kwargs.items() if key != "return_indices"}
         return MaxPool(name, function.__name__, dims, maps(dims, *args, **kwargs))
+    if function in _DROPOUT_FUNCTIONS:
+        return _dropout(name, function, *args, **kwargs)
     if function in smooth.CURVES:
         curve = smooth.CURVES[function](*args, **kwargs)
         return _smooth(name, function.__name__, curve, lambda x: function(x, *args, **kwargs))
     return None
+
+
+def _dropout(name, function, p=0.5, training=True, inplace=False):
+    if not training or not p:
+        return Reshape(name, "identity", lambda x: x)
+    return Dropout(name, function.__name__, lambda ones: function(ones, p), _DROPOUT_FUNCTIONS[function])
 
 
 def _smooth(name, what, curve, call):

@@ -2,6 +2,7 @@
 
 import weakref
 
+import torch
 from torch import nn
 
 from .._settings import settings, surroundings
@@ -15,7 +16,8 @@ class Known:
     """What a critic was found to be, as it was then and with what surrounded it.
 
     program: None where there is none, or not yet. reads: see ``trace.reads``; None where its Python has to run.
-    outside: what is run before, an ``Outside`` or None. refused: {shape of x: why it cannot be run}
+    outside: what is run before, an ``Outside`` or None.
+    refused: {shape of x: why it cannot be run, or None where it has been}
     waits: how often it is called first. One that was another at each call for a while, as where a number fades a block
     in, is looked into only when it has stayed the same.
     """
@@ -44,12 +46,24 @@ class Known:
 
     def look_into(self, critic):
         self.reads = reads(critic)
-        self.program = None if self.reads is None else _traced(trace, critic)
+        if self.reads is not None:
+            self.program, self.outside = _traced(trace, critic)
 
     def parameters(self):
         """Of the critic's parts, as they have them now, each once. Those of its own no layer reads."""
         of_parts = (param for part in self.parts for param in part._parameters.values() if param is not None)
         return list({id(param): param for param in of_parts}.values())  # a parameter's hash is a function in Python
+
+    def results(self, x, tensors):
+        """What the outside comes to, with its graph."""
+        if self.outside is None:
+            return []
+        with torch.enable_grad():
+            return self.outside.run(x, tensors)
+
+    def buffers(self):
+        """What a run may write over."""
+        return [buffer for part in self.parts for buffer in part._buffers.values() if buffer is not None]
 
 
 class KnownClosure(Known):
@@ -63,7 +77,7 @@ class KnownClosure(Known):
     def look_into(self, closure):
         self.reads = reads_of_closure(closure)
         if self.reads is not None:
-            self.program, self.outside = _traced(trace_closure, closure) or (None, None)
+            self.program, self.outside = _traced(trace_closure, closure)
 
 
 _RESTLESS, _PATIENCE = 8, 3
@@ -98,4 +112,4 @@ def _traced(how, critic):
     try:
         return how(critic)
     except Refused:
-        return None
+        return None, None

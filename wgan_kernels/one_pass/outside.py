@@ -8,6 +8,7 @@ from torch import fx, nn
 
 from .. import _layout
 from . import in_place
+from .computed import Weight
 from .kinds import FUNCTIONS, module_node
 from .nodes import Node, of
 from .program import Refused
@@ -50,6 +51,18 @@ class Outside:
             self.results.append(node)
         return self.results.index(node)
 
+    def place_of_weight(self, module, name):
+        """The same of what a layer computes for its weight."""
+        self.nodes.append(weight := Weight(module, name))
+        return self.place_of(weight)
+
+    def weights(self, results):
+        """[(Weight, what it has come to)]"""
+        return [(node, result) for node, result in zip(self.results, results, strict=True) if node.op == "weight"]
+
+    def has_weights_alone(self):
+        return all(node.op == "weight" for node in self.results)
+
     def finished(self):
         """Leaves out what nobody reads. Returns itself, or None where nothing is left."""
         self.critic, wanted = None, set(self.results)
@@ -68,7 +81,9 @@ class Outside:
         found = {self.samples: x, **dict(zip(self.given, tensors, strict=True))}
         for node in self.nodes:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), found.__getitem__)
-            if node.op == "call_module":
+            if node.op == "weight":
+                found[node] = node.compute()
+            elif node.op == "call_module":
                 found[node] = self.modules[node.target](*args, **kwargs)
             elif node.op == "call_method":
                 found[node] = getattr(args[0], node.target)(*args[1:], **kwargs)
@@ -107,10 +122,7 @@ def functions():
 
 
 class Given(Node):
-    """An operation of a value and of what is ``given`` from outside, whose gradient is told as a parameter's is.
-
-    In penalties alone, of which all rows are interpolated ones.
-    """
+    """An operation of a value and of what is ``given`` from outside, whose gradient is told as a parameter's is."""
 
     def __init__(self, name, what, places):
         super().__init__(name, what)

@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn.modules import module as _module
 
 from .. import _layout
-from .._settings import within
 from ..second_order import is_recorded_plainly
+from .again import Before, as_it_was, weights_as_they_were
 from .closure import Closure, closure_of
 from .known import known_of
 from .program import Refused
@@ -35,19 +35,23 @@ def penalty(critic, x, by_calls, **how):
     # Others are put there by torch.func.functional_call, for as long as it lasts.
     if not all(type(param) is nn.Parameter and _is_plain(param) for param in params):
         return None
-    if not any(param.requires_grad for param in params) or x.shape in known.refused:
+    refused = known.refused
+    if not any(param.requires_grad for param in params) or refused.get(x.shape) is not None:
         return None
-    if x.dim() == 4 and known.program.perceptron is None:
-        x = _layout.channels_last(x)
+    before = None if x.shape in refused else Before(known)
     try:
         if torch.is_grad_enabled():
-            return Penalty.apply(critic, by_calls, known, how, x, *params)
-        program, value, _ = _begun(known, x, how, _results(known, critic, x))
-        program.release()
-        return value
+            value = Penalty.apply(critic, by_calls, known, how, x, *params)
+        else:
+            program, value, _ = _begun(known, x, how, known.results(x, _tensors(critic)))
+            program.release()
     except Refused as reason:
-        known.refused[x.shape] = reason
+        refused[x.shape] = reason
+        if before is not None:
+            before.restore()
         return None
+    refused[x.shape] = None
+    return value
 
 
 def _is_plain(tensor):
@@ -58,7 +62,8 @@ class Penalty(torch.autograd.Function):
     @staticmethod
     def forward(ctx, critic, by_calls, known, how, x, *params):
         ctx.critic, ctx.by_calls, ctx.known, ctx.params = critic, by_calls, known, params
-        ctx.how, ctx.results = how, _results(known, critic, x)
+        ctx.how, ctx.results = how, known.results(x, _tensors(critic))
+        ctx.rng_state = torch.get_rng_state() if known.program.draws else None
         ctx.program, value, derivative = _begun(known, x, how, ctx.results)
         ctx.save_for_backward(derivative, x, *params)  # none of which may change before the backward
         return value
@@ -70,7 +75,7 @@ class Penalty(torch.autograd.Function):
             gradients = _gradients_by_calls(ctx, x, delta)
         else:
             if ctx.program is None:  # the graph was kept, and is run once more
-                with _as_it_was(ctx):
+                with as_it_was(ctx):
                     ctx.program, *_ = _begun(ctx.known, x, ctx.how, ctx.results)
             program, ctx.program = ctx.program, None
             gradients = _through(ctx, program.finish(delta * derivative))
@@ -78,10 +83,9 @@ class Penalty(torch.autograd.Function):
         return None, None, None, None, None, *(gradients.get(id(param)) for param in ctx.params)
 
 
-@torch.enable_grad()
-def _results(known, critic, x):
-    """What the ``Outside`` of a closure comes to, with its graph."""
-    return [] if known.outside is None else known.outside.run(x, critic.tensors)
+def _tensors(critic):
+    """What a critic is given beside its samples."""
+    return critic.tensors if isinstance(critic, Closure) else ()
 
 
 def _through(ctx, received):
@@ -99,31 +103,19 @@ def _through(ctx, received):
 
 
 def _gradients_by_calls(ctx, x, delta):
-    if isinstance(ctx.critic, Closure) and not ctx.critic.is_unchanged():
-        raise RuntimeError(
-            "critic: what its function reads from outside, as labels, has changed since the penalty was made, and a "
-            "derivative of a higher order calls it again: leave it as it was until then"
+    wanted = [param for param in ctx.params if param.requires_grad]
+    with as_it_was(ctx), weights_as_they_were(ctx), torch.enable_grad():
+        found = torch.autograd.grad(
+            ctx.by_calls(x), wanted, delta, retain_graph=True, create_graph=torch.is_grad_enabled(), allow_unused=True
         )
-    wanted, create_graph = [param for param in ctx.params if param.requires_grad], torch.is_grad_enabled()
-    with _as_it_was(ctx), torch.enable_grad():
-        found = torch.autograd.grad(ctx.by_calls(x), wanted, delta, create_graph=create_graph, allow_unused=True)
     return {id(param): grad for param, grad in zip(wanted, found, strict=True)}
-
-
-def _as_it_was(ctx):
-    """For running the critic again: what surrounded it before is put back; what else has changed cannot be."""
-    now, known = ctx.known.parameters(), ctx.known
-    if known.settings_of(ctx.critic) != known.settings or list(map(id, now)) != list(map(id, ctx.params)):
-        raise RuntimeError(
-            "critic: has changed since the penalty was made (its mode, its layers or which parameters it has), and a "
-            "second backward, or a derivative of a higher order, runs it again: leave it as it was until then"
-        )
-    return within("cpu", known.surroundings)
 
 
 def _begun(known, x, how, results):
     """(a program that has run its first two sweeps, the penalty, its derivative with respect to the gradient)"""
-    program = known.program.suited(x).spare()
+    if x.dim() == 4 and known.program.perceptron is None:
+        x = _layout.channels_last(x)
+    program = known.program.suited(x, results).spare()
     if results:
         program.give(results)
     return program, *program.penalty(x, **how)

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from ..rules import _perceptron, linear
-from .nodes import Layer, Piecewise, Reshape
+from .layer import Layer
+from .nodes import Piecewise, Reshape
 from .outside import Cat
 from .program import Refused, Sweeps, summed
 from .smooth import Smooth
@@ -32,7 +33,7 @@ def _chain(nodes):
     chain = []
     for node in nodes:
         if isinstance(node, Layer) and node.maps is linear.MAPS:
-            chain.append((node.module, None))
+            chain.append((node, None))
         elif chain and chain[-1][1] is None and (activation := _activation(node)) is not None:
             chain[-1] = chain[-1][0], activation
         else:
@@ -68,9 +69,9 @@ class Perceptron(Sweeps):
         self.flattens = all(isinstance(call, nn.Flatten) and call.start_dim == 1 for call in calls)
         self.forget()
 
-    def takes(self, x):
+    def takes(self, x, results):
         """Whether the kernels take samples x, and gain by it."""
-        weights, biases = self._parameters()
+        weights, biases = self._parameters(results)
         width = weights[0].shape[1] if self.is_given else x[:1].numel()  # of others it is seen when they are read
         return _perceptron.serve(x, width, weights, biases)
 
@@ -80,12 +81,13 @@ class Perceptron(Sweeps):
         return another
 
     def give(self, results):
+        self.results = results
         for node in self.before:
             node.give(results)
 
-    def _parameters(self):
-        parameters = [layer._parameters for layer in self.layers]  # a module's own attributes take ten times as long
-        return [of["weight"] for of in parameters], [of["bias"] for of in parameters]
+    def _parameters(self, results):
+        weights, biases = zip(*(layer.weights(results) for layer in self.layers), strict=True)
+        return list(weights), list(biases)
 
     def begin(self, x, split, seed):
         shape, like = x.shape[1:], self._read(x, split)
@@ -109,7 +111,7 @@ class Perceptron(Sweeps):
         if x.dim() > 2 or not self.flattens:
             for node in self.before:
                 x = node.forward(split, x)
-        self.weights, self.biases = self._parameters()
+        self.weights, self.biases = self._parameters(self.results)
         if x.dim() < 2 or x.shape[-1] != self.weights[0].shape[1] or x.dtype is not torch.float32:
             raise Refused(f"its first linear layer is given {tuple(x.shape)} of {x.dtype}")
         like = x.new_empty(*x.shape[:-1], len(self.weights[-1]))
@@ -140,4 +142,4 @@ class Perceptron(Sweeps):
     def forget(self):
         for node in self.before:
             node.forget()
-        self.x = self.weights = self.biases = self.kept = None
+        self.x = self.weights = self.biases = self.kept = self.results = None

@@ -101,6 +101,7 @@ class Program(Sweeps):
         super().__init__()
         self.steps, self.perceptron = steps, perceptron  # [(node, indices of the values it reads)]
         self.is_curved = any(node.curved for node, _ in steps)
+        self.draws = any(node.draws for node, _ in steps)
         # Values that no parameter is behind: of their δ only the interpolated rows are wanted.
         self.bare = [True]
         for node, reads in steps:
@@ -144,9 +145,9 @@ class Program(Sweeps):
                 bent[source] |= bent[i] or node.bends
                 alone[source] = readers[source] == 1 and (alone[i] if node.pulls is None else node.pulls)
 
-    def suited(self, x):
-        """The sweeps for samples like x."""
-        return self.perceptron if self.perceptron is not None and self.perceptron.takes(x) else self
+    def suited(self, x, results=()):
+        """The sweeps for samples like x. results: see ``give``."""
+        return self.perceptron if self.perceptron is not None and self.perceptron.takes(x, results) else self
 
     def is_channels_last(self):
         """Whether a kernel of the critic is in channels-last memory, and with it all that its convolution gives."""

@@ -6,9 +6,10 @@ import torch
 from torch import fx, nn
 
 from . import in_place, perceptron, transparent
+from .computed import computed_by, has_other_hooks
 from .flatten import Flatten
 from .graph import graph_of, graph_of_closure, is_layer
-from .kinds import BATCH_NORMS, function_node, module_node
+from .kinds import function_node, module_node
 from .nodes import Join, Linear, Reshape
 from .outside import Cat, Outside, Scale, Shift, functions
 from .program import Program, Refused
@@ -19,7 +20,7 @@ _PRODUCTS = (operator.mul, torch.mul)
 
 
 def trace(critic):
-    """The critic's ``Program``.
+    """(the critic's ``Program``, its ``Outside`` or None)
 
     Raises:
         Refused: with the name of the module or operation that it cannot be made of.
@@ -27,14 +28,29 @@ def trace(critic):
     if not isinstance(critic, nn.Module):
         raise Refused(f"the critic is a {type(critic).__name__}, not a Module")
     _check_all(critic)
-    return _program(_steps_of_chain(critic) if _is_chain(critic) else _steps_by_fx(critic))
+    if _is_chain(critic):
+        return _program(_steps_of_chain(critic)), None
+    critic = nn.Sequential(critic) if is_layer(critic) else critic
+    steps, outside = _steps(critic, graph_of(critic))
+    return _program(steps), outside
 
 
-def trace_closure(closure):
-    """(the ``Program`` of a ``Closure``, its ``Outside`` or None)
+def trace_step(critic):
+    """The ``Program`` of a critic whose real, fake and interpolated samples go through it together.
 
     Raises: as ``trace``.
     """
+    program, outside = trace(critic)
+    if outside is not None and not outside.has_weights_alone():
+        raise Refused("it reckons with numbers of its samples' shape")
+    for node, _ in program.steps:
+        if node.apart is not None:
+            raise Refused(f"{node.name} ({node.what}) {node.apart}")
+    return program
+
+
+def trace_closure(closure):
+    """The same of a ``Closure``."""
     within = nn.Module()
     for index, module in enumerate({id(module): module for module in closure.modules}.values()):
         within.add_module(str(index), module)
@@ -47,15 +63,6 @@ def _program(steps):
     if not steps:
         raise Refused("it has no operation")
     return Program(steps, perceptron.recognised(steps))
-
-
-def _steps_by_fx(critic):
-    if is_layer(critic):
-        critic = nn.Sequential(critic)
-    steps, outside = _steps(critic, graph_of(critic))
-    if outside is not None:
-        raise Refused("it reckons with numbers of its samples' shape")
-    return steps
 
 
 def _steps(critic, graph):
@@ -74,7 +81,7 @@ def _steps(critic, graph):
         elif _is_size(node, sizes):
             sizes.add(node)  # read where it is used
         else:
-            made, sources = _given(node, outside) or _node(critic, node)
+            made, sources = _given(node, outside) or _node(critic, node, outside)
             steps.append((made, [values[source] for source in sources]))
             values[node] = len(steps)
     return steps, outside.finished()
@@ -92,7 +99,8 @@ def _is_size(node, sizes):
 def _is_chain(critic):
     """Whether it is a Sequential of torch's layers and of other such Sequentials, with nobody else's Python in it."""
     return type(critic) is nn.Sequential and all(
-        type(part) is nn.Sequential or (type(part).__module__.startswith("torch.nn.") and not part._modules)
+        type(part) is nn.Sequential
+        or (type(part).__module__.startswith("torch.nn.") and not part._modules and not computed_by(part))
         for part in critic.modules()
     )
 
@@ -143,12 +151,10 @@ def _check_all(critic):
 
 
 def _check(name, module):
-    if has_hooks(module):
+    if has_other_hooks(module):
         raise Refused(f"{name} has hooks, which a program would not call")
     if has_own_forward(module):
         raise Refused(f"{name} was given another forward, which a program would not call")
-    if isinstance(module, BATCH_NORMS) and (module.training or not module.track_running_stats):
-        raise Refused(f"{name} ({type(module).__name__}) normalises over the batch, which couples the samples")
 
 
 def _given(node, outside):
@@ -176,14 +182,15 @@ def _cat(name, outside, tensors, dim=0):
     return Cat(name, places, tensors.index(inner[0]), dim), inner
 
 
-def _node(critic, node):
+def _node(critic, node, outside):
     """(the program's node, the fx nodes of the values that it reads)"""
     sources = list(node.all_input_nodes)
     if node.op == "call_module":
         module = critic.get_submodule(node.target)
         if len(sources) != 1 or node.kwargs:
             raise Refused(f"{node.target} is called with more than one tensor")
-        return module_node(node.target, module), sources
+        computed = {name: outside.place_of_weight(module, name) for name in computed_by(module)}
+        return module_node(node.target, module, computed), sources
     name, function = node.name, in_place.AUGMENTED.get(node.target, node.target)
     if node.op == "call_function" and function in _ADDITIONS:
         if len(node.args) == 2 and all(isinstance(arg, fx.Node) for arg in node.args) and not node.kwargs:

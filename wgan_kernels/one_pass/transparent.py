@@ -20,6 +20,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from torch import nn
 
 from .._settings import PLAIN
+from .computed import makers
 
 _OF_TENSORS = frozenset(
     {
@@ -56,7 +57,8 @@ def read_closure(closure, functions):
 
 def _reading(critics, functions):
     """A ``_Reading`` of modules whose forwards do nothing else, or None."""
-    modules = [module for critic in critics for module in critic.modules()]
+    computing = {maker for critic in critics for maker in makers(critic)}  # run as they are, at each call
+    modules = [module for critic in critics for module in critic.modules() if id(module) not in computing]
     kinds = {kind: None for module in modules for kind in type(module).__mro__ if _is_own(kind)}
     if not all(map(_is_called_as_usual, kinds)):
         return None

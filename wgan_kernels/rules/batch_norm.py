@@ -32,7 +32,7 @@ class BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, w, b, running, momentum, eps):
-        y, mean, rstd = aten.native_batch_norm(x, w, b, *running, True, momentum, eps)
+        y, mean, rstd = forward(x, w, b, running, momentum, eps)
         ctx.save_for_backward(x, w, mean, rstd)
         ctx.eps = eps
         ctx.has_weight = w is not None
@@ -43,7 +43,7 @@ class BatchNorm(torch.autograd.Function):
         x, w, mean, rstd = ctx.saved_tensors
         x_asked, w_asked, b_asked = _of_three(asked_for(ctx), w)
         if not torch.is_grad_enabled():
-            return *_backward(delta, x, w, mean, rstd, ctx.eps, [x_asked, w_asked, b_asked]), None, None, None
+            return *pullback(delta, x, w, mean, rstd, ctx.eps, [x_asked, w_asked, b_asked]), None, None, None
         return (
             Pullback.apply(delta, x, w, mean, rstd, ctx.eps) if x_asked else None,
             _sum(delta * _normalised(x, mean, rstd, ctx.eps)) if w_asked else None,
@@ -61,37 +61,48 @@ class Pullback(torch.autograd.Function):
     def forward(ctx, delta, x, w, mean, rstd, eps):
         ctx.save_for_backward(delta, x, w, mean, rstd)
         ctx.eps = eps
-        return _backward(delta, x, w, mean, rstd, eps, [True, False, False])[0]
+        return pullback(delta, x, w, mean, rstd, eps, [True, False, False])[0]
 
     @staticmethod
     def backward(ctx, t):
         delta, x, w, mean, rstd = ctx.saved_tensors
-        delta_asked, x_asked, w_asked = (*asked_for(ctx), False)[:3] if w is not None else (*asked_for(ctx)[:2], False)
-        p, a = _projected(t, x, mean, rstd, ctx.eps)
-        delta_grad = x_grad = w_grad = None
-        if delta_asked:
-            delta_grad = p if w is None else p * _channels(w, x)
-        c = _sum(delta * p) if x_asked or w_asked else None
-        if w_asked:
-            w_grad = c
-        if x_asked:
-            q, b = _projected(delta, x, mean, rstd, ctx.eps)
-            mean, r = _statistics(x, mean, rstd, ctx.eps)
-            outer = -r if w is None else -r * _channels(w, x)
-            slope = outer * r * _channels(c / (x.numel() // x.shape[1]), x)
-            x_grad = torch.addcmul(-mean * slope, x, slope).addcmul(q, outer * a).addcmul(p, outer * b)
-        return delta_grad, x_grad, w_grad, None, None, None
+        asked = _of_three(asked_for(ctx)[1:], w)
+        asked = asked_for(ctx)[0], *asked[:2]
+        return *second(t, delta, x, w, mean, rstd, ctx.eps, asked), None, None, None
 
 
-def _backward(delta, x, w, mean, rstd, eps, asked):
+def forward(x, w, b, running, momentum, eps):
+    """(y, μ, r)"""
+    return aten.native_batch_norm(x, w, b, *running, True, momentum, eps)
+
+
+def pullback(delta, x, w, mean, rstd, eps, asked):
+    """(w·P(δ), Σ δ·x̂, Σ δ), as far as asked."""
     return aten.native_batch_norm_backward(delta, x, w, None, None, mean, rstd, True, eps, asked)
+
+
+def second(t, delta, x, w, mean, rstd, eps, asked=(True, True, True)):
+    """What δ, x and w receive of ⟨t, w·P(δ)⟩, as far as asked."""
+    delta_asked, x_asked, w_asked = asked
+    p, a = _projected(t, x, mean, rstd, eps)
+    delta_grad = x_grad = None
+    if delta_asked:
+        delta_grad = p if w is None else p * _channels(w, x)
+    c = _sum(delta * p) if x_asked or w_asked else None
+    if x_asked:
+        q, b = _projected(delta, x, mean, rstd, eps)
+        mean, r = _statistics(x, mean, rstd, eps)
+        outer = -r if w is None else -r * _channels(w, x)
+        slope = outer * r * _channels(c / (x.numel() // x.shape[1]), x)
+        x_grad = torch.addcmul(-mean * slope, x, slope).addcmul(q, outer * a).addcmul(p, outer * b)
+    return delta_grad, x_grad, c if w_asked else None
 
 
 def _projected(g, x, mean, rstd, eps):
     """(P(g), mean(g·x̂)), as functions of g and x where derivatives of a higher order are recorded."""
     n = x.numel() // x.shape[1]
     if not torch.is_grad_enabled():
-        p, total, _ = _backward(g, x, torch.ones_like(mean), mean, rstd, eps, [True, True, False])
+        p, total, _ = pullback(g, x, torch.ones_like(mean), mean, rstd, eps, [True, True, False])
         return p, _channels(total / n, x)
     normalised, (_, r) = _normalised(x, mean, rstd, eps), _statistics(x, mean, rstd, eps)
     mean_g, a = _channels(_sum(g) / n, x), _channels(_sum(g * normalised) / n, x)
@@ -129,16 +140,20 @@ def _of_three(asked, w):
     return [x_asked, *([False, *rest] if w is None else rest), False][:3]
 
 
+def serves(x, *others):
+    """Whether all is float32 or all float64, and there is more than one element to normalise."""
+    dtypes = {t.dtype for t in (x, *others) if t is not None}
+    if len(dtypes) > 1 or dtypes.isdisjoint({torch.float32, torch.float64}):
+        return False
+    return x.dim() > 1 and x.numel() > x.shape[1]
+
+
 # A linear layer that does nothing: behind it the parameters receive zeros, as they do behind PyTorch's.
 _IDENTITY = Maps(lambda x: (x.view_as(x),), lambda delta: delta, lambda t: t)
 
 
 def _batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
-    """Where all is float32 or all float64."""
-    dtypes = {t.dtype for t in (input, running_mean, running_var, weight, bias) if t is not None}
-    if len(dtypes) > 1 or dtypes.isdisjoint({torch.float32, torch.float64}):
-        return None
-    if input.dim() < 2 or input.numel() <= input.shape[1]:
+    if not serves(input, running_mean, running_var, weight, bias):
         return None
     if training:
         return BatchNorm.apply(input, weight, bias, (running_mean, running_var), momentum, eps)

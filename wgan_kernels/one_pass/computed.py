@@ -1,0 +1,68 @@
+"""Weights that a layer computes of others at each call: those of ``torch.nn.utils.parametrize``, spectral norm among
+them, and of the hooks that ``torch.nn.utils.spectral_norm`` and ``weight_norm`` were before.
+"""
+
+import contextlib
+import functools
+
+from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+_HOOKS = (SpectralNorm, WeightNorm)
+
+
+def computed_by(module):
+    """The names of the weights that it computes."""
+    if not module._forward_pre_hooks and "parametrizations" not in module._modules:
+        return ()
+    parametrized = module.parametrizations if parametrize.is_parametrized(module) else ()
+    return (*(hook.name for hook in module._forward_pre_hooks.values() if type(hook) in _HOOKS), *parametrized)
+
+
+def has_other_hooks(module):
+    """Whether it has hooks that do anything else."""
+    others = (module._forward_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(others) or not all(type(hook) in _HOOKS for hook in module._forward_pre_hooks.values())
+
+
+def makers(critic):
+    """Identities of the modules that compute weights."""
+    lists = (part for part in critic.modules() if isinstance(part, parametrize.ParametrizationList))
+    return {id(part) for made in lists for part in made.modules()}
+
+
+class Weight:
+    """One of them at one call of its layer. As an operation that no sample goes through, see ``Outside``."""
+
+    op, args, kwargs, all_input_nodes = "weight", (), {}, ()
+
+    def __init__(self, module, name):
+        self.module, self.name = module, name
+
+    def compute(self):
+        """As a call of the layer does: spectral norm's vectors go on by an iteration in training."""
+        for hook in self.module._forward_pre_hooks.values():
+            if hook.name == self.name:
+                hook(self.module, ())
+        return getattr(self.module, self.name)
+
+
+@contextlib.contextmanager
+def held(computed):
+    """[(Weight, what it was)]: for a while their layers have these, in the order of their calls, and compute none."""
+    values, undo = {}, contextlib.ExitStack()
+    for weight, value in computed:
+        values.setdefault((weight.module, weight.name), []).append(value)
+    with undo:
+        for (module, name), given in values.items():
+            following, hooks = functools.partial(next, iter(given)), module._forward_pre_hooks
+            for key, hook in hooks.items():
+                if hook.name == name:
+                    undo.callback(hooks.__setitem__, key, hook)
+                    hooks[key] = lambda module, _, name=name, value=following: setattr(module, name, value())
+            if parametrize.is_parametrized(module, name):
+                by = vars(module.parametrizations[name])
+                undo.callback(by.__delitem__, "forward")
+                by["forward"] = following
+        yield

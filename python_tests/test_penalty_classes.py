@@ -232,7 +232,6 @@ OTHERS = {
     "PyTorch's chance": of(by_torchs_chance),
     "a number drawn": of(draws),
     "the mode": of(changes_its_mode),
-    "a parameter": of(parameter),
     "an exception": of(catches),
     "a context": of(detaches),
     "an inner function": of(by_an_inner_function),

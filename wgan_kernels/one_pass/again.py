@@ -13,8 +13,8 @@ from .computed import held
 class Before:
     """What the first run with samples of a shape may write over, for when it ends in a refusal."""
 
-    def __init__(self, known):
-        self.rng_state = torch.get_rng_state() if known.program.draws else None
+    def __init__(self, known, way):
+        self.rng_state = torch.get_rng_state() if way.program.draws else None
         self.buffers = [(buffer, buffer.clone()) for buffer in known.buffers()]
 
     @torch.no_grad()
@@ -32,7 +32,7 @@ def as_it_was(ctx):
     Raises:
         RuntimeError: where the critic has changed since.
     """
-    now, known = ctx.known.parameters(), ctx.known
+    now, known = ctx.known.parameters(ctx.critic), ctx.known
     if known.settings_of(ctx.critic) != known.settings or list(map(id, now)) != list(map(id, ctx.params)):
         raise RuntimeError(
             "critic: has changed since the penalty was made (its mode, its layers or which parameters it has), and a "
@@ -56,4 +56,4 @@ def weights_as_they_were(ctx):
             "critic: what its function reads from outside, as labels, has changed since the penalty was made, and a "
             "derivative of a higher order calls it again: leave it as it was until then"
         )
-    return held([] if ctx.known.outside is None else ctx.known.outside.weights(ctx.results))
+    return held(ctx.way.weights(ctx.results))

@@ -41,6 +41,10 @@ class Closure:
         self.code = getattr(function, "__code__", None)
         self.versions = [tensor._version for tensor in self.tensors]
 
+    @property
+    def training(self):
+        return self.main.training
+
     def settings(self):
         """Equal for as long as it is the same critic, see ``_settings.settings``; its tensors may be others."""
         plain = [(place, self.found[place]) for place, kind in self.places.items() if kind in PLAIN]

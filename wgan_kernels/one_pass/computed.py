@@ -4,6 +4,7 @@ them, and of the hooks that ``torch.nn.utils.spectral_norm`` and ``weight_norm``
 
 import contextlib
 import functools
+import weakref
 
 from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -33,19 +34,18 @@ def makers(critic):
 
 
 class Weight:
-    """One of them at one call of its layer. As an operation that no sample goes through, see ``Outside``."""
-
-    op, args, kwargs, all_input_nodes = "weight", (), {}, ()
+    """A tensor of a module's own: as it is, or as a call of its layer computes it."""
 
     def __init__(self, module, name):
-        self.module, self.name = module, name
+        self.of, self.name = weakref.ref(module), name  # of the critic itself, by which this is kept
 
     def compute(self):
         """As a call of the layer does: spectral norm's vectors go on by an iteration in training."""
-        for hook in self.module._forward_pre_hooks.values():
-            if hook.name == self.name:
-                hook(self.module, ())
-        return getattr(self.module, self.name)
+        module = self.of()
+        for hook in module._forward_pre_hooks.values():
+            if type(hook) in _HOOKS and hook.name == self.name:
+                hook(module, ())
+        return getattr(module, self.name)
 
 
 @contextlib.contextmanager
@@ -53,12 +53,12 @@ def held(computed):
     """[(Weight, what it was)]: for a while their layers have these, in the order of their calls, and compute none."""
     values, undo = {}, contextlib.ExitStack()
     for weight, value in computed:
-        values.setdefault((weight.module, weight.name), []).append(value)
+        values.setdefault((weight.of(), weight.name), []).append(value)
     with undo:
         for (module, name), given in values.items():
             following, hooks = functools.partial(next, iter(given)), module._forward_pre_hooks
             for key, hook in hooks.items():
-                if hook.name == name:
+                if type(hook) in _HOOKS and hook.name == name:
                     undo.callback(hooks.__setitem__, key, hook)
                     hooks[key] = lambda module, _, name=name, value=following: setattr(module, name, value())
             if parametrize.is_parametrized(module, name):

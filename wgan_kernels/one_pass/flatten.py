@@ -43,8 +43,8 @@ class Matrix(Layer):
 
     pixels = None
 
-    def __init__(self, name, module, computed):
-        super().__init__(name, module, linear.MAPS, None, computed)
+    def __init__(self, name, what, module, computed):
+        super().__init__(name, what, module, linear.MAPS, None, computed)
 
     def turns(self, x):
         """Whether images x come pixel by pixel now: where they lie so, and its weight costs less to turn than they."""

@@ -3,49 +3,51 @@ were called. ``torch.fx``'s own way calls through every module of the process me
 """
 
 import functools
+import itertools
 
 import torch
 from torch import fx
 
-from .in_place import Proxy
+from .in_place import AUGMENTED, Proxy
 from .program import Refused
 
 
-def graph_of(critic):
-    """``fx.Graph``, whose nodes name modules as ``critic.get_submodule`` does.
+def graph_of(critic, tracer):
+    """``fx.Graph``, whose nodes name modules as ``critic.get_submodule`` does, and their tensors likewise.
+
+    tracer: a ``Tracer``, for samples of any shape or of one alone.
 
     Raises:
         Refused: its forward cannot be run without samples, or does what cannot be written down.
     """
-    return _written(critic, lambda tracer: _stand_in(critic, "", tracer, {}))
+    return _written(critic, tracer, lambda: _stand_in(critic, "", tracer, {}))
 
 
-def graph_of_closure(closure, within):
+def graph_of_closure(closure, within, tracer):
     """The same of a ``Closure``, whose modules are the children of ``within``. Its tensors are placeholders behind that
     of the samples, in their order.
     """
     names = {id(module): name for name, module in within.named_children()}
 
-    def stand_in(tracer):
-        made, given = {}, iter(range(len(closure.tensors)))
+    def stand_in():
+        made, given = {}, itertools.count()
 
         def of(value):
             if isinstance(value, torch.Tensor):
-                return tracer.create_proxy("placeholder", f"given_{next(given)}", (), {})
+                return tracer.placeholder(f"given_{next(given)}", value)
             return _stand_in(value, names[id(value)], tracer, made)
 
         return closure.rebuilt(of)
 
-    return _written(within, stand_in)
+    return _written(within, tracer, stand_in)
 
 
-def _written(root, stand_in):
-    """stand_in: tracer → what to call with a stand-in for the samples."""
-    tracer = _Tracer()
-    tracer.root, tracer.graph = root, fx.Graph(tracer_cls=_Tracer)
-    samples = tracer.create_proxy("placeholder", "samples", (), {})
+def _written(root, tracer, stand_in):
+    """stand_in: () → what to call with a stand-in for the samples."""
+    tracer.root, tracer.graph = root, fx.Graph(tracer_cls=type(tracer))
     try:
-        result = stand_in(tracer)(samples)
+        samples = tracer.placeholder("samples", tracer.samples)
+        result = stand_in()(samples)
         tracer.create_node("output", "output", (tracer.create_arg(result),), {})
     except Exception as error:  # whatever its forward does with a stand-in for a tensor
         raise Refused(
@@ -62,9 +64,21 @@ def is_layer(module):
 _TRACER = fx.Tracer()  # which takes longer to make than to ask
 
 
-class _Tracer(fx.Tracer):
+class Tracer(fx.Tracer):
+    """For samples of any shape."""
+
+    samples = None
+
     def proxy(self, node):
         return Proxy(node, self)
+
+    def placeholder(self, name, tensor):
+        """A stand-in for a tensor that a critic is given, of which nothing is known."""
+        return self.create_proxy("placeholder", name, (), {})
+
+    def tensor(self, name, tensor):
+        """One for a parameter or a buffer."""
+        return self.create_proxy("get_attr", name, (), {})
 
     def create_arg(self, value):
         if isinstance(value, torch.Tensor):  # fx would make it an attribute of the critic
@@ -73,8 +87,8 @@ class _Tracer(fx.Tracer):
 
 
 def _stand_in(module, name, tracer, made):
-    """A copy of a module with all of its attributes but the modules within, each of which is such a copy, too, and for
-    one of torch's layers but its forward.
+    """A copy of a module with all of its attributes but its tensors, which are stand-ins, and the modules within, each
+    of which is such a copy, too, and for one of torch's layers but its forward.
 
     made: {module: its copy}, of those that have one.
     """
@@ -86,6 +100,10 @@ def _stand_in(module, name, tracer, made):
     children, below = module._modules.items(), f"{name}." if name else ""
     own.update(dict.fromkeys(_CONVERSIONS, _refused))
     own["_modules"] = {key: _stand_in(child, below + key, tracer, made) for key, child in children}
+    for kind in ("_parameters", "_buffers"):
+        own[kind] = {
+            key: tensor if tensor is None else tracer.tensor(below + key, tensor) for key, tensor in own[kind].items()
+        }
     if name and is_layer(module):
         own.update(forward=functools.partial(_called, tracer, name), _forward_pre_hooks={})  # which compute weights
     return copy
@@ -101,3 +119,15 @@ def _refused(*args, **kwargs):
 
 def _called(tracer, name, *args, **kwargs):
     return tracer.create_proxy("call_module", name, args, kwargs)
+
+
+def run(nodes, found, modules):
+    """Does what nodes say. found: {node: what it has come to}, with all that they read; modules: {target: Module}"""
+    for node in nodes:
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), found.__getitem__)
+        if node.op == "call_module":
+            found[node] = modules[node.target](*args, **kwargs)
+        elif node.op == "call_method":  # samples may lie in another memory than they would in the critic's own calls
+            found[node] = getattr(args[0], "reshape" if node.target == "view" else node.target)(*args[1:], **kwargs)
+        elif node.op == "call_function":
+            found[node] = AUGMENTED.get(node.target, node.target)(*args, **kwargs)

@@ -76,11 +76,16 @@ _MAX_POOL_FUNCTIONS = {
 }
 _MAX_POOL_FUNCTIONS |= {getattr(F, f"adaptive_max_pool{dims}d"): (dims, pool.adaptive_max_pool) for dims in (1, 2, 3)}
 _AVERAGES = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool2d)
+# {function: (dims, whether it is transposed)}
+LAYER_FUNCTIONS = {getattr(torch, f"conv{dims}d"): (dims, False) for dims in (1, 2, 3)}
+LAYER_FUNCTIONS |= {getattr(torch, f"conv_transpose{dims}d"): (dims, True) for dims in (1, 2, 3)}
+LAYER_FUNCTIONS |= {F.linear: None}
 _DROPOUT_FUNCTIONS = dict(_DROPOUTS.values())
 FUNCTIONS = (
     *(F.relu, torch.relu, F.leaky_relu, torch.flatten, F.pixel_unshuffle),
     *_AVERAGES,
     *_DROPOUT_FUNCTIONS,
+    *LAYER_FUNCTIONS,
     *smooth.CURVES,
     *_MAX_POOL_FUNCTIONS,
 )
@@ -99,7 +104,7 @@ def module_node(name, module, computed=()):
         if not has_maps if attribute in computed else elsewhere:
             raise Refused(f"{name}: its {attribute} is no parameter of its own")
     if kind is nn.Linear:
-        return Matrix(name, module, computed)
+        return Matrix(name, type(module).__name__, module, computed)
     if kind in _CONVOLUTIONS and module.padding_mode == "zeros" and not isinstance(module.padding, str):
         how = conv.Geometry(
             stride=module.stride,
@@ -109,7 +114,7 @@ def module_node(name, module, computed=()):
             output_padding=module.output_padding,
             groups=module.groups,
         )
-        return Layer(name, module, conv.MAPS, how, computed)
+        return Layer(name, type(module).__name__, module, conv.MAPS, how, computed)
     if kind is nn.ReLU:
         return Piecewise(name, "relu", activation.relu)
     if kind is nn.LeakyReLU and isinstance(module.negative_slope, (int, float)) and module.negative_slope > 0:
@@ -148,6 +153,17 @@ def module_node(name, module, computed=()):
         call = (lambda x: module(x.clone())) if getattr(module, "inplace", False) else module
         return _smooth(name, kind.__name__, _SMOOTH[kind](module), call)
     raise Refused(f"{name}: no sweeps are known for {kind.__name__}")
+
+
+def layer_node(name, function, settings, named, places):
+    """Of a function that is given its weight. settings, named: what it is called with behind the bias; places: of
+    weight and bias, see ``Layer``. None where no sweeps are known for it.
+    """
+    if function is F.linear:
+        return Matrix(name, "linear", None, places)
+    dims, transposed = LAYER_FUNCTIONS[function]
+    how, is_same = conv.geometry(dims, transposed, settings, named)
+    return None if is_same else Layer(name, function.__name__, None, conv.MAPS, how, places)
 
 
 def function_node(name, function, args, kwargs):

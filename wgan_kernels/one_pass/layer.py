@@ -6,20 +6,23 @@ from .. import _layout
 from .nodes import Node, of
 from .program import Refused
 
+_NOTHING = {"weight": None, "bias": None}
+
 
 class Layer(Node):
     """Linear in x and in the weight: its three maps are those of rules/bilinear.py.
 
     Under autocast all that they multiply is in its precision, the weight rounded once for all sweeps.
 
-    computed: {"weight" or "bias": the place of what the module computes for it among the results of the ``Outside``}
+    module: None where it is a function. how: a ``Geometry``, or None for a product with a matrix.
+    computed: {"weight" or "bias": the place of what is computed for it among the results of the ``Outside``}
     """
 
     gives = pulls = takes_tangent = True
     saved = ("results", "x", "given", "weight", "like", "delta", "t", "r", "bent", "grad")
 
-    def __init__(self, name, module, maps, how, computed):
-        super().__init__(name, type(module).__name__)
+    def __init__(self, name, what, module, maps, how, computed):
+        super().__init__(name, what)
         self.module, self.maps, self.how, self.computed = module, maps, how, computed
         if computed:
             self.apart = f"its {next(iter(computed))} is no parameter of its own"
@@ -30,7 +33,7 @@ class Layer(Node):
 
     def weights(self, results):
         """(weight, bias), as they are now."""
-        of = self.module._parameters  # a module's own attributes take ten times as long
+        of = _NOTHING if self.module is None else self.module._parameters  # its attributes take ten times as long
         if self.computed:
             of = {**of, **{name: results[place] for name, place in self.computed.items()}}
         return of["weight"], of["bias"]

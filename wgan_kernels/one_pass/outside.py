@@ -4,11 +4,12 @@ through is run at each call, by autograd, and what it comes to is given to the n
 
 import torch
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import nn
 
 from .. import _layout
-from . import in_place
+from . import in_place, pure
 from .computed import Weight
+from .graph import run
 from .kinds import FUNCTIONS, module_node
 from .nodes import Node, of
 from .program import Refused
@@ -25,21 +26,27 @@ OF_OTHERS = (torch.cat, torch.concat, torch.mul, F.one_hot)
 
 
 class Outside:
-    """samples: the placeholder. given: those of the tensors. nodes: in order, among them sizes of the samples."""
+    """samples: the placeholder. given: those of the tensors. nodes: in order, among them sizes of the samples.
+    tensors: {an fx node, or itself: Weight}
+    """
 
     def __init__(self, critic, samples, given):
         self.critic, self.samples, self.given, self.nodes, self.results = critic, samples, given, [], []
         self.made = {samples, *given}  # what may be read; of the samples what is not their values
-        self.modules = {}
+        self.modules, self.tensors = {}, {}
 
     def takes(self, node):
         """Whether a node belongs here, which is then noted."""
         reads = set(node.all_input_nodes)
         if not reads <= self.made or (self.samples in reads and not _is_about(node, self.samples)):
             return False
-        self._check(node)
-        self.nodes.append(node)
         self.made.add(node)
+        if node.op == "get_attr":
+            of, _, name = node.target.rpartition(".")
+            self.tensors[node] = Weight(self.critic.get_submodule(of), name)
+        else:
+            self._check(node)
+            self.nodes.append(node)
         return True
 
     def gave(self, node):
@@ -53,15 +60,13 @@ class Outside:
 
     def place_of_weight(self, module, name):
         """The same of what a layer computes for its weight."""
-        self.nodes.append(weight := Weight(module, name))
+        weight = Weight(module, name)
+        self.tensors[weight] = weight
         return self.place_of(weight)
 
     def weights(self, results):
-        """[(Weight, what it has come to)]"""
-        return [(node, result) for node, result in zip(self.results, results, strict=True) if node.op == "weight"]
-
-    def has_weights_alone(self):
-        return all(node.op == "weight" for node in self.results)
+        """[(Weight, what a layer has computed for it)]"""
+        return [(node, result) for node, result in zip(self.results, results, strict=True) if isinstance(node, Weight)]
 
     def finished(self):
         """Leaves out what nobody reads. Returns itself, or None where nothing is left."""
@@ -70,25 +75,18 @@ class Outside:
             if node in wanted:
                 wanted.update(node.all_input_nodes)
         self.nodes = [node for node in self.nodes if node in wanted]
+        self.tensors = {node: weight for node, weight in self.tensors.items() if node in wanted}
         return self if self.results else None
 
-    def run(self, x, tensors):
+    def run(self, x, given):
         """What the nodes behind are given.
 
         Raises:
             Refused: where that is no tensor.
         """
-        found = {self.samples: x, **dict(zip(self.given, tensors, strict=True))}
-        for node in self.nodes:
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), found.__getitem__)
-            if node.op == "weight":
-                found[node] = node.compute()
-            elif node.op == "call_module":
-                found[node] = self.modules[node.target](*args, **kwargs)
-            elif node.op == "call_method":
-                found[node] = getattr(args[0], node.target)(*args[1:], **kwargs)
-            else:
-                found[node] = node.target(*args, **kwargs)
+        found = {node: weight.compute() for node, weight in self.tensors.items()}
+        found |= {self.samples: x, **dict(zip(self.given, given, strict=True))}
+        run(self.nodes, found, self.modules)
         results = [found[node] for node in self.results]
         if not all(isinstance(result, torch.Tensor) for result in results):
             raise Refused("it reckons with numbers of its samples' shape")
@@ -118,11 +116,13 @@ def _is_about(node, samples):
 
 def functions():
     """All that an outside may call."""
-    return (*FUNCTIONS, *OF_OTHERS, torch.add)
+    return (*FUNCTIONS, *OF_OTHERS, *pure.FUNCTIONS, torch.add)
 
 
 class Given(Node):
     """An operation of a value and of what is ``given`` from outside, whose gradient is told as a parameter's is."""
+
+    apart = "reads what no sample goes through"
 
     def __init__(self, name, what, places):
         super().__init__(name, what)

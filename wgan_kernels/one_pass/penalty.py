@@ -28,29 +28,32 @@ def penalty(critic, x, by_calls, **how):
     if not _is_plain(x) or x.dim() < 2 or not len(x) or _module._has_any_global_hook() or not is_recorded_plainly():
         return None
     critic = critic if isinstance(critic, nn.Module) else closure_of(critic)
-    known = known_of(critic)
+    known = known_of(critic, x.shape)
     if known is None:
         return None
-    params = known.parameters()
+    params = known.parameters(critic)
     # Others are put there by torch.func.functional_call, for as long as it lasts.
     if not all(type(param) is nn.Parameter and _is_plain(param) for param in params):
         return None
-    refused = known.refused
-    if not any(param.requires_grad for param in params) or refused.get(x.shape) is not None:
+    if not any(param.requires_grad for param in params):
         return None
-    before = None if x.shape in refused else Before(known)
+    way = known.way(critic, x)
+    if way is None:
+        known.refuse(critic, x, way)
+        return None
+    before = None if x.shape in way.shapes else Before(known, way)
     try:
         if torch.is_grad_enabled():
-            value = Penalty.apply(critic, by_calls, known, how, x, *params)
+            value = Penalty.apply(critic, by_calls, known, way, how, x, *params)
         else:
-            program, value, _ = _begun(known, x, how, known.results(x, _tensors(critic)))
+            program, value, _ = _begun(way, x, how, way.results(x, _tensors(critic)))
             program.release()
-    except Refused as reason:
-        refused[x.shape] = reason
+    except Refused:
+        known.refuse(critic, x, way)
         if before is not None:
             before.restore()
         return None
-    refused[x.shape] = None
+    way.shapes.add(x.shape)
     return value
 
 
@@ -60,11 +63,11 @@ def _is_plain(tensor):
 
 class Penalty(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, critic, by_calls, known, how, x, *params):
-        ctx.critic, ctx.by_calls, ctx.known, ctx.params = critic, by_calls, known, params
-        ctx.how, ctx.results = how, known.results(x, _tensors(critic))
-        ctx.rng_state = torch.get_rng_state() if known.program.draws else None
-        ctx.program, value, derivative = _begun(known, x, how, ctx.results)
+    def forward(ctx, critic, by_calls, known, way, how, x, *params):
+        ctx.critic, ctx.by_calls, ctx.known, ctx.way, ctx.params = critic, by_calls, known, way, params
+        ctx.how, ctx.results = how, way.results(x, _tensors(critic))
+        ctx.rng_state = torch.get_rng_state() if way.program.draws else None
+        ctx.program, value, derivative = _begun(way, x, how, ctx.results)
         ctx.save_for_backward(derivative, x, *params)  # none of which may change before the backward
         return value
 
@@ -76,11 +79,11 @@ class Penalty(torch.autograd.Function):
         else:
             if ctx.program is None:  # the graph was kept, and is run once more
                 with as_it_was(ctx):
-                    ctx.program, *_ = _begun(ctx.known, x, ctx.how, ctx.results)
+                    ctx.program, *_ = _begun(ctx.way, x, ctx.how, ctx.results)
             program, ctx.program = ctx.program, None
             gradients = _through(ctx, program.finish(delta * derivative))
             program.release()
-        return None, None, None, None, None, *(gradients.get(id(param)) for param in ctx.params)
+        return None, None, None, None, None, None, *(gradients.get(id(param)) for param in ctx.params)
 
 
 def _tensors(critic):
@@ -111,11 +114,11 @@ def _gradients_by_calls(ctx, x, delta):
     return {id(param): grad for param, grad in zip(wanted, found, strict=True)}
 
 
-def _begun(known, x, how, results):
+def _begun(way, x, how, results):
     """(a program that has run its first two sweeps, the penalty, its derivative with respect to the gradient)"""
-    if x.dim() == 4 and known.program.perceptron is None:
+    if x.dim() == 4 and way.program.perceptron is None:
         x = _layout.channels_last(x)
-    program = known.program.suited(x, results).spare()
+    program = way.program.suited(x, results).spare()
     if results:
         program.give(results)
     return program, *program.penalty(x, **how)

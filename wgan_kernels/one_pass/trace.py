@@ -8,19 +8,23 @@ from torch import fx, nn
 from . import in_place, perceptron, transparent
 from .computed import computed_by, has_other_hooks
 from .flatten import Flatten
-from .graph import graph_of, graph_of_closure, is_layer
-from .kinds import function_node, module_node
+from .graph import Tracer, graph_of, graph_of_closure, is_layer
+from .kinds import LAYER_FUNCTIONS, function_node, layer_node, module_node
 from .nodes import Join, Linear, Reshape
 from .outside import Cat, Outside, Scale, Shift, functions
 from .program import Program, Refused
+from .region import Regions, check_worth
+from .shaped import ShapedTracer
 
 _SHAPES = ("flatten", "squeeze", "unsqueeze", "unflatten")
 _ADDITIONS = (operator.add, torch.add)
 _PRODUCTS = (operator.mul, torch.mul)
 
 
-def trace(critic):
+def trace(critic, samples=None):
     """(the critic's ``Program``, its ``Outside`` or None)
+
+    samples: for samples of this shape alone, the critic's Python may ask for it, and ``Region`` nodes may couple them.
 
     Raises:
         Refused: with the name of the module or operation that it cannot be made of.
@@ -28,11 +32,10 @@ def trace(critic):
     if not isinstance(critic, nn.Module):
         raise Refused(f"the critic is a {type(critic).__name__}, not a Module")
     _check_all(critic)
-    if _is_chain(critic):
+    if _is_chain(critic) and samples is None:
         return _program(_steps_of_chain(critic)), None
     critic = nn.Sequential(critic) if is_layer(critic) else critic
-    steps, outside = _steps(critic, graph_of(critic))
-    return _program(steps), outside
+    return _of_graph(critic, lambda tracer: graph_of(critic, tracer), samples)
 
 
 def trace_step(critic):
@@ -40,22 +43,29 @@ def trace_step(critic):
 
     Raises: as ``trace``.
     """
-    program, outside = trace(critic)
-    if outside is not None and not outside.has_weights_alone():
-        raise Refused("it reckons with numbers of its samples' shape")
+    program, _ = trace(critic)
     for node, _ in program.steps:
         if node.apart is not None:
             raise Refused(f"{node.name} ({node.what}) {node.apart}")
     return program
 
 
-def trace_closure(closure):
+def trace_closure(closure, samples=None):
     """The same of a ``Closure``."""
     within = nn.Module()
     for index, module in enumerate({id(module): module for module in closure.modules}.values()):
         within.add_module(str(index), module)
     _check_all(within)
-    steps, outside = _steps(within, graph_of_closure(closure, within))
+    return _of_graph(within, lambda tracer: graph_of_closure(closure, within, tracer), samples)
+
+
+def _of_graph(critic, graph_by, samples):
+    if samples is None:
+        steps, outside = _steps(critic, graph_by(Tracer()), None)
+    else:
+        with torch.random.fork_rng([]):  # layers without data draw
+            steps, outside = _steps(critic, graph_by(ShapedTracer(samples)), Regions)
+        check_worth(steps)
     return _program(steps), outside
 
 
@@ -65,25 +75,44 @@ def _program(steps):
     return Program(steps, perceptron.recognised(steps))
 
 
-def _steps(critic, graph):
+def _steps(critic, graph, regions_of):
     in_place.check(critic, graph)
     for node in reversed(graph.nodes):
         if not node.users and node.op not in ("placeholder", "output"):
             graph.erase_node(node)
     samples, *given = (node for node in graph.nodes if node.op == "placeholder")
-    steps, values, sizes, outside = [], {samples: 0}, set(), Outside(critic, samples, given)
+    outside, sizes, values, steps = Outside(critic, samples, given), set(), {samples: 0}, []
+    regions = None if regions_of is None else regions_of(critic, outside, samples)
+    batch = None if regions is None else regions.batch
+
+    def known(node):
+        return _given(node, outside) or _node(critic, node, outside, batch)
+
+    def add(node, made, sources):
+        places = [place_of(source) for source in sources]
+        steps.append((made, places))
+        values[node] = len(steps)
+
+    def place_of(node):
+        if node not in values and regions is not None and node in regions.nodes:
+            add(node, *regions.region(node))
+        if node not in values:
+            raise Refused(f"{node.name}: is no value of the samples")
+        return values[node]
+
     for node in graph.nodes:
         if node.op == "output":
-            if values.get(node.args[0]) != len(steps):
+            (result,) = node.args
+            if not isinstance(result, fx.Node) or outside.gave(result) or place_of(result) != len(steps):
                 raise Refused("what it returns is not the result of its last operation")
         elif node.op == "placeholder" or outside.takes(node):
             continue
         elif _is_size(node, sizes):
             sizes.add(node)  # read where it is used
-        else:
-            made, sources = _given(node, outside) or _node(critic, node, outside)
-            steps.append((made, [values[source] for source in sources]))
-            values[node] = len(steps)
+        elif regions is None:
+            add(node, *known(node))
+        elif (found := regions.known(node, known)) is not None:
+            add(node, *found)
     return steps, outside.finished()
 
 
@@ -164,6 +193,8 @@ def _given(node, outside):
         return None
     if function in (torch.cat, torch.concat) and node.kwargs.keys() <= {"tensors", "dim"}:
         return _cat(name, outside, *node.args, **node.kwargs)
+    if function in LAYER_FUNCTIONS:
+        return _layer(name, function, outside, *node.args, **node.kwargs)
     kind = Shift if function in _ADDITIONS else Scale if function in _PRODUCTS else None
     if kind is None or len(node.args) != 2 or node.kwargs or not all(isinstance(arg, fx.Node) for arg in node.args):
         return None
@@ -174,6 +205,17 @@ def _given(node, outside):
     return kind(name, outside.place_of(given)), inner
 
 
+def _layer(name, function, outside, input, weight, bias=None, *settings, **named):
+    given = {name: node for name, node in (("weight", weight), ("bias", bias)) if node is not None}
+    if outside.gave(input) or not all(map(outside.gave, given.values())):
+        return None
+    if any(isinstance(value, fx.Node) for value in (*settings, *named.values())):
+        return None
+    places = {name: outside.place_of(node) for name, node in given.items()}
+    made = layer_node(name, function, settings, named, places)
+    return None if made is None else (made, [input])
+
+
 def _cat(name, outside, tensors, dim=0):
     inner = [part for part in tensors if not outside.gave(part)]
     if len(inner) != 1:
@@ -182,7 +224,7 @@ def _cat(name, outside, tensors, dim=0):
     return Cat(name, places, tensors.index(inner[0]), dim), inner
 
 
-def _node(critic, node, outside):
+def _node(critic, node, outside, batch):
     """(the program's node, the fx nodes of the values that it reads)"""
     sources = list(node.all_input_nodes)
     if node.op == "call_module":
@@ -206,15 +248,15 @@ def _node(critic, node, outside):
         return Linear(
             name, node.target, lambda x: _within_samples(x, node.target, *node.args[1:], **node.kwargs)
         ), sources
-    elif node.op == "call_method" and node.target in ("view", "reshape") and _keeps_batch(node):
+    elif node.op == "call_method" and node.target in ("view", "reshape") and _keeps_batch(node, batch):
         return Reshape(name, node.target, _reshape(node.args[2:])), sources[:1]
     raise Refused(f"{name}: no sweeps are known for {getattr(node.target, '__name__', node.target)}")
 
 
-def _keeps_batch(node):
+def _keeps_batch(node, batch):
     """x.view(x.size(0), …), x.view(x.shape[0], …) and x.view(-1, …), of which the sizes behind have to be numbers."""
     first, *rest = node.args[1:]
-    is_size = first == -1 or (isinstance(first, fx.Node) and first.target in ("size", operator.getitem))
+    is_size = first in (-1, batch) or (isinstance(first, fx.Node) and first.target in ("size", operator.getitem))
     return is_size and not node.kwargs and all(isinstance(size, int) for size in rest)
 
 

@@ -3,12 +3,12 @@
 Then it need not run: what it would do again is known from what it has done, for as long as the critic's ``settings``
 are the same. Nothing is run to find that out. A forward of somebody's own may
 
-- call the critic's modules and methods, read their plain attributes, go through containers of modules;
-- call the functions that sweeps are known for, those of ``math``, and the methods of tensors that give another shape;
+- call the critic's modules and methods, read their tensors and plain attributes, go through containers of modules;
+- call the functions that sweeps are known for, and others that do nothing but return something new;
 - have local variables, conditions and loops.
 
-It may not assign to anything else, nor reach what is neither of these: tensors, lists and objects of a module or among
-its defaults, random numbers, contexts, exceptions that are caught. What it reads beyond the critic is told, to see
+It may not assign to anything else, nor reach what is neither of these: lists and objects of a module or among its
+defaults, random numbers, contexts, exceptions that are caught. What it reads beyond the critic is told, to see
 whether it is as it was.
 """
 
@@ -20,16 +20,12 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from torch import nn
 
 from .._settings import PLAIN
+from . import pure
 from .computed import makers
 
-_OF_TENSORS = frozenset(
-    {
-        *("flatten", "squeeze", "unsqueeze", "unflatten", "view", "reshape", "mean", "sum", "size", "shape"),
-        *("contiguous", "device", "dtype", "expand", "expand_as", "float", "permute", "repeat", "to", "transpose"),
-    }
-)
+_OF_TENSORS = pure.METHODS | {"device", "dim", "dtype", "float", "ndim", "numel", "shape", "size", "to"}
 _OF_CONTAINERS = {"forward", "items", "keys", "values"}
-_BUILTINS = (enumerate, len, range, reversed, super, zip)
+_BUILTINS = (abs, enumerate, float, int, isinstance, len, max, min, range, reversed, super, tuple, zip)
 _BETWEEN = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "PUSH_NULL"})  # a name and its attributes
 _ATTRIBUTES = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 _WRITES = ("STORE_", "DELETE_", "IMPORT_", "SETUP_")
@@ -64,8 +60,7 @@ def _reading(critics, functions):
         return None
     plain, other = set(), set()
     for module in modules:
-        plain.update(module._modules)
-        other.update(module._parameters, module._buffers)
+        plain.update(module._modules, module._parameters, module._buffers)
         if _is_own(type(module)):
             for name, value in vars(module).items():
                 (plain if is_plain(value) else other).add(name)

@@ -269,6 +269,19 @@ def test_perceptrons_with_computed_weights_take_the_kernels():
     assert way.program.suited(x, way.results(x, ())) is way.program.perceptron
 
 
+@every
+def test_critic_steps_take_it(name):
+    """Where they have no program: of the penalty alone."""
+    found = []
+    for of, (critic, x) in zip((wk, wk.reference), pair(name), strict=True):
+        step, metrics = of.CriticStep(critic, torch.optim.SGD(critic.parameters(), 0.1), "r1"), []
+        torch.manual_seed(2)
+        for _ in range(2):
+            metrics += step(x, x.flip(0).roll(1, -1)).values()
+        found.append([*metrics, *critic.parameters(), *left(critic)])
+    same(*found, rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     "make, why",
     [

@@ -34,8 +34,8 @@ def test_no_samples(curves):
     x, _, weights, biases, *how, _ = arguments(curves=curves)["begin"]
     empty = x[:0], x.new_empty(0, 2)
     _, _, values, deltas = operators.perceptron_begin(*empty, weights, biases, *how, 0)
-    penalty, derivative, _, _ = operators.perceptron_penalty(x[:0], weights, biases, *how, 1.0, False)
-    assert penalty.isnan() and derivative.shape == (0, 4)
+    penalty, derivative, norms, *_ = operators.perceptron_penalty(x[:0], weights, biases, *how, 1.0, False)
+    assert penalty.isnan() and derivative.shape == (0, 4) and norms.shape == (0,)
     for grad in operators.perceptron_finish(x[:0], x[:0], values, deltas, weights, *how):
         assert not grad.any()
 

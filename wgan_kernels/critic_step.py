@@ -13,9 +13,9 @@ from ._settings import settings, surroundings
 from ._tuning import fastest
 from .one_pass import Refused, trace_step
 from .ops.interpolate import interpolate
-from .ops.norm_penalty import gradient_norm_penalty, with_derivative
+from .ops.norm_penalty import with_derivative
 from .ops.wasserstein import critic_loss
-from .penalty import input_gradient
+from .penalty import penalty_and_norms
 
 # What of gradient_norm_penalty each is: its settings, and the factor of it.
 _PENALTIES = {
@@ -199,9 +199,9 @@ class CriticStep:
         found, penalty = {}, None
         if points is not None:
             settings, factor = _PENALTIES[self.penalty]
-            gradient = input_gradient(self.critic, points)
-            penalty = factor * gradient_norm_penalty(gradient, **settings)
-            found = {"penalty": penalty.detach(), "gradient_norm": _mean_norm(gradient.detach())}
+            penalty, norms = penalty_and_norms(self.critic, points, **settings)
+            penalty = factor * penalty
+            found = {"penalty": penalty.detach(), "gradient_norm": norms().mean().to(penalty.dtype)}
         loss = critic_loss(real_scores, fake_scores, penalty, weight=self.weight)
         self.optimizer.zero_grad()
         loss.backward()
@@ -221,10 +221,6 @@ def _there(scores):
     if not scores.numel():
         raise ValueError(f"critic: expected it to return scores, got shape {tuple(scores.shape)}")
     return scores
-
-
-def _mean_norm(gradient):
-    return torch.linalg.vector_norm(gradient.flatten(1) if gradient.dim() > 1 else gradient[:, None], dim=1).mean()
 
 
 def _metrics(real_scores, fake_scores, weight, **found):

@@ -125,14 +125,22 @@ def _penalty(critic, x, target, one_sided):
         _check_mode()
         if x.is_cpu:
             keep_freed_memory()
-    how, x = {"target": target, "one_sided": one_sided}, x.detach()
-
-    def by_calls(x):
-        return gradient_norm_penalty(input_gradient(critic, x), **how)
-
-    penalty = by_program(critic, x, by_calls, **how)
-    penalty = by_calls(x) if penalty is None else penalty
+    penalty, _ = penalty_and_norms(critic, x, target=target, one_sided=one_sided)
     return penalty if torch.is_grad_enabled() else penalty.detach()
+
+
+def penalty_and_norms(critic, x, **how):
+    """(``gradient_norm_penalty(∇ₓ Σ critic(x), **how)``: [], a function that returns the gradients' norms: [B])"""
+    x = x.detach()
+    made = by_program(critic, x, lambda x: gradient_norm_penalty(input_gradient(critic, x), **how), **how)
+    if made is not None:
+        return made[0], lambda: made[1]
+    gradient = input_gradient(critic, x)
+    return gradient_norm_penalty(gradient, **how), lambda: _norms(gradient.detach())
+
+
+def _norms(gradient):
+    return torch.linalg.vector_norm(gradient.flatten(1) if gradient.dim() > 1 else gradient[:, None], dim=1)
 
 
 def input_gradient(critic, x):

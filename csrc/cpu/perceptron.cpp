@@ -183,30 +183,29 @@ WGAN_CLONES float penalise(float* row, int64_t width, float target, bool one_sid
   return norm;
 }
 
-// The same with the penalty of the gradient at each sample, a mean → [], and its derivative with respect to the
-// gradients, [N, in], before these leave the cache; values and deltas
-std::tuple<Tensor, Tensor, Tensor, Tensor> perceptron_penalty(const Tensor& x, const std::vector<Tensor> weights,
-                                                              const std::vector<std::optional<Tensor>> biases,
-                                                              const std::vector<double> slopes,
-                                                              const std::vector<int64_t> curves, double target,
-                                                              bool one_sided) {
+// The same with the penalty of the gradient at each sample, a mean → [], its derivative with respect to the gradients,
+// [N, in], before these leave the cache, and their norms, [N]; values and deltas
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> perceptron_penalty(
+    const Tensor& x, const std::vector<Tensor> weights, const std::vector<std::optional<Tensor>> biases,
+    const std::vector<double> slopes, const std::vector<int64_t> curves, double target, bool one_sided) {
   Run run("perceptron_penalty", x, weights, biases, slopes, curves, 0);
   const int64_t in = run.network.in();
   Tensor penalty = torch::stable::new_empty(x, {}), derivative = torch::stable::empty_like(x);
-  float *of_derivative = mutable_data<float>(derivative), goal = static_cast<float>(target);
-  std::vector<float> norms(run.samples);
+  Tensor norms = torch::stable::new_empty(x, {run.samples});
+  float *of_derivative = mutable_data<float>(derivative), *of_norms = mutable_data<float>(norms);
+  const float goal = static_cast<float>(target);
   const std::vector<float> ones(kPanel * run.network.out(), 1.f);
   run.each_block([&](int64_t first, int64_t count, const Block<float>& block, float* scratch) {
     pullback_block(run.network, block, ones.data(), count, scratch);
     from_block(scratch, 0, count, in, of_derivative + first * in);
     for (int64_t i = first; i < first + count; ++i) {
-      norms[i] = penalise(of_derivative + i * in, in, goal, one_sided, 1.f / static_cast<float>(run.samples));
+      of_norms[i] = penalise(of_derivative + i * in, in, goal, one_sided, 1.f / static_cast<float>(run.samples));
     }
   });
   double total = 0;
-  for (float norm : norms) total += math::norm_penalty(norm, goal, one_sided);
+  for (int64_t i = 0; i < run.samples; ++i) total += math::norm_penalty(of_norms[i], goal, one_sided);
   *mutable_data<float>(penalty) = static_cast<float>(total / run.samples);
-  return {penalty, derivative, run.values, run.deltas};
+  return {penalty, derivative, norms, run.values, run.deltas};
 }
 
 }  // namespace

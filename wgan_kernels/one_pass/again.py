@@ -17,10 +17,12 @@ class Before:
         self.rng_state = torch.get_rng_state() if way.program.draws else None
         self.buffers = [(buffer, buffer.clone()) for buffer in known.buffers()]
 
-    @torch.no_grad()
     def restore(self):
-        for buffer, value in self.buffers:
-            buffer.copy_(value)
+        for (
+            buffer,
+            value,
+        ) in self.buffers:  # which graphs of other calls have, and do not mind: a batch norm writes so, too
+            buffer.data.copy_(value)
         if self.rng_state is not None:
             torch.set_rng_state(self.rng_state)
 

@@ -15,7 +15,8 @@ from .program import Refused
 
 
 def penalty(critic, x, by_calls, **how):
-    """``gradient_norm_penalty(∇ₓ Σ critic(x), **how)``: a part of the critic's graph wherever gradients are enabled.
+    """(``gradient_norm_penalty(∇ₓ Σ critic(x), **how)``, the gradients' norms). The former is a part of the critic's
+    graph wherever gradients are enabled.
 
     None where it has to be made of the critic's own calls: for one whose Python may do more than to put torch's layers
     together, since it would not be run, for tensors other than plain ones on a CPU, and where somebody follows the
@@ -44,9 +45,10 @@ def penalty(critic, x, by_calls, **how):
     before = None if x.shape in way.shapes else Before(known, way)
     try:
         if torch.is_grad_enabled():
-            value = Penalty.apply(critic, by_calls, known, way, how, x, *params)
+            made = Penalty.apply(critic, by_calls, known, way, how, x, *params)
         else:
-            program, value, _ = _begun(way, x, how, way.results(x, _tensors(critic)))
+            program, value, _, norms = _begun(way, x, how, way.results(x, _tensors(critic)))
+            made = value, norms
             program.release()
     except Refused:
         known.refuse(critic, x, way)
@@ -54,7 +56,7 @@ def penalty(critic, x, by_calls, **how):
             before.restore()
         return None
     way.shapes.add(x.shape)
-    return value
+    return made
 
 
 def _is_plain(tensor):
@@ -67,12 +69,13 @@ class Penalty(torch.autograd.Function):
         ctx.critic, ctx.by_calls, ctx.known, ctx.way, ctx.params = critic, by_calls, known, way, params
         ctx.how, ctx.results = how, way.results(x, _tensors(critic))
         ctx.rng_state = torch.get_rng_state() if way.program.draws else None
-        ctx.program, value, derivative = _begun(way, x, how, ctx.results)
+        ctx.program, value, derivative, norms = _begun(way, x, how, ctx.results)
         ctx.save_for_backward(derivative, x, *params)  # none of which may change before the backward
-        return value
+        ctx.mark_non_differentiable(norms)
+        return value, norms
 
     @staticmethod
-    def backward(ctx, delta):
+    def backward(ctx, delta, _):
         derivative, x, *_ = ctx.saved_tensors
         if torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(delta):  # is_grads_batched
             gradients = _gradients_by_calls(ctx, x, delta)
@@ -115,7 +118,9 @@ def _gradients_by_calls(ctx, x, delta):
 
 
 def _begun(way, x, how, results):
-    """(a program that has run its first two sweeps, the penalty, its derivative with respect to the gradient)"""
+    """(a program that has run its first two sweeps, the penalty, its derivative with respect to the gradient, the
+    gradient's norms)
+    """
     if x.dim() == 4 and way.program.perceptron is None:
         x = _layout.channels_last(x)
     program = way.program.suited(x, results).spare()

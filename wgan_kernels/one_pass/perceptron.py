@@ -103,8 +103,8 @@ class Perceptron(Sweeps):
             return super().penalty(x, target, one_sided)
         self._read(x, 0)
         given = self.weights, self.biases, self.slopes, self.curves, target, one_sided
-        penalty, derivative, *self.kept = _perceptron.penalty(self.x, *given)
-        return penalty, derivative
+        penalty, derivative, norms, *self.kept = _perceptron.penalty(self.x, *given)
+        return penalty, derivative, norms
 
     def _read(self, x, split):
         """Takes in samples and parameters. Returns a tensor like the scores."""

@@ -76,11 +76,10 @@ class Sweeps:
 
     def penalty(self, x, target, one_sided):
         """The same for samples that are all interpolated: (the mean ``gradient_norm_penalty``, its derivative with
-        respect to the gradient).
+        respect to the gradient, the norms).
         """
         _, gradient = self.begin(x, 0, torch.ones_like)
-        penalty, derivative, _ = with_derivative(gradient, 1.0, target=target, one_sided=one_sided)
-        return penalty, derivative
+        return with_derivative(gradient, 1.0, target=target, one_sided=one_sided)
 
     def finish(self, tangent):
         """The other sweeps: [(parameter, gradient)]. Likewise."""

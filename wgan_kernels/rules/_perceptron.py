@@ -30,7 +30,7 @@ def _begin_fake(x, seed, weights, biases, slopes, curves, split):
 
 
 def _penalty_fake(x, weights, biases, slopes, curves, target, one_sided):
-    return x.new_empty(()), torch.empty_like(x), *_kept(x, weights, curves, 0)
+    return x.new_empty(()), torch.empty_like(x), x.new_empty(len(x)), *_kept(x, weights, curves, 0)
 
 
 def _finish_fake(x, t, values, deltas, weights, slopes, curves):
@@ -45,7 +45,7 @@ _library.define_compiled(
 )
 _library.define_compiled(
     "perceptron_penalty(Tensor x, Tensor[] weights, Tensor?[] biases, float[] slopes, int[] curves, float target,"
-    " bool one_sided) -> (Tensor, Tensor, Tensor, Tensor)",
+    " bool one_sided) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     fake=_penalty_fake,
 )
 _library.define_compiled(

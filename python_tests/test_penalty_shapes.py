@@ -256,6 +256,33 @@ def test_shapes_in_turn():
         assert_same(results(wk, critic, x), results(wk.reference, other, x), rtol=1e-8)
 
 
+def by_its_type(self, x):
+    return self.last(self.net(x).view(len(x), -1)) * (2 if x.dtype == torch.float64 else 1)
+
+
+def test_another_type():
+    critic, x = of(by_its_type)(), torch.randn(BATCH, *IMAGE)
+    single = penalised(wk, critic, x)
+    assert is_one_node(single)
+    critic.double()
+    double = penalised(wk, critic, x.double())
+    assert is_one_node(double)
+    torch.testing.assert_close(double, penalised(wk.reference, critic, x.double()))
+
+
+def beside(critic, labels):
+    return lambda x: critic(x + labels.view(1, len(x), *IMAGE[1:]).mean(1, keepdim=True) * labels.shape[0])
+
+
+@pytest.mark.parametrize("shape", [(BATCH, 1), (1, BATCH)])
+def test_what_lies_beside_the_samples_may_have_another_shape(shape):
+    """Its numbers are never written down."""
+    (critic, x), _ = pair("len")
+    for sizes in (shape, (BATCH,)):
+        function = beside(critic, torch.randn(*sizes, *IMAGE[1:], dtype=torch.float64))
+        torch.testing.assert_close(penalised(wk, function, x), penalised(wk.reference, function, x))
+
+
 def test_too_many_shapes_are_called():
     (critic, _), (other, _) = pair("len")
     for batch in range(1, _MOST_SHAPES + 4):
@@ -285,7 +312,7 @@ def test_what_changes_between_calls_counts(change):
 def test_a_critic_that_is_gone_is_forgotten():
     (critic, x), _ = pair("tensors of its own")
     penalised(wk, critic, x).backward()
-    assert known_of(critic) is not None
+    assert known_of(critic, x) is not None
     gone = weakref.ref(critic)
     del critic
     gc.collect()

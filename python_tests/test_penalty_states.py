@@ -265,7 +265,7 @@ def test_perceptrons_with_computed_weights_take_the_kernels():
         pytest.skip("the kernels are not taken on this processor")
     critic, x = spectral(nn.Sequential(nn.Linear(6, 64), nn.SiLU(), nn.Linear(64, 1))), torch.randn(32, 6)
     wk.r1_penalty(critic, x)
-    way = known_of(critic).general
+    way = known_of(critic, x).general
     assert way.program.suited(x, way.results(x, ())) is way.program.perceptron
 
 

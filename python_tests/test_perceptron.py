@@ -346,7 +346,7 @@ def test_two_graphs_at_once_and_kept_with_a_step_between():
 def test_nothing_is_kept_and_a_critic_that_is_gone_is_forgotten():
     critic, x = perceptron(4, 33, 1), torch.randn(20, 4)
     wk.r1_penalty(critic, x).backward()
-    (spare,) = known_of(critic).general.program.perceptron.spares
+    (spare,) = known_of(critic, x).general.program.perceptron.spares
     assert spare.x is spare.weights is spare.biases is spare.kept is None
     weight = weakref.ref(critic[0].weight)
     del critic, spare

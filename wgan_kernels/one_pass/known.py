@@ -13,10 +13,10 @@ from .transparent import is_unchanged
 
 
 class Way:
-    """How samples go: by a ``Program``, before which an ``Outside``, if any, is run. shapes: those that have gone."""
+    """How samples go: by a ``Program``, before which an ``Outside``, if any, is run. gone: of which kinds some have."""
 
     def __init__(self, program, outside):
-        self.program, self.outside, self.shapes = program, outside, set()
+        self.program, self.outside, self.gone = program, outside, set()
 
     def results(self, x, tensors):
         """What the outside comes to, with its graph."""
@@ -35,7 +35,7 @@ class Known:
 
     reads: see ``trace.reads``; None where its Python has to run.
     general: the ``Way`` for samples of any shape; None where there is none, or not yet.
-    ways: {shape of x: how such samples go, where not by the general one, or None where they cannot}
+    ways: {kind of x: how such samples go, where not by the general one, or None where they cannot}
     rests: {what it is for: how often it is still called there before anyone looks at its settings again}
     waits: how often it is called first. One that was another at each call for a while, as where a number fades a block
     in, is looked into only when it has stayed the same.
@@ -77,19 +77,19 @@ class Known:
 
     def way(self, critic, x):
         """The ``Way`` of samples like x, or None where they cannot go."""
-        if x.shape in self.ways:
-            return self.ways[x.shape]
+        if kind_of(x) in self.ways:
+            return self.ways[kind_of(x)]
         return self.general or self._way_of_its_own(critic, x)
 
     def refuse(self, critic, x, way):
         """Where samples like x cannot go this way: another for the next time, or a rest."""
         if way is None or way is not self.general or self._way_of_its_own(critic, x) is None:
-            self.ways[x.shape], self.rests[x.shape, critic.training, self.surroundings] = None, _REST
+            self.ways[kind_of(x)], self.rests[kind_of(x), critic.training, self.surroundings] = None, _REST
 
     def _way_of_its_own(self, critic, x):
         if len(self.ways) >= _MOST_SHAPES:
             return None
-        self.ways[x.shape] = way = self._traced(critic, x)
+        self.ways[kind_of(x)] = way = self._traced(critic, x)
         return way
 
     def _traced(self, critic, *samples):
@@ -138,22 +138,27 @@ _closures = weakref.WeakKeyDictionary()  # {a closure's main module: {its code: 
 _MOST = 16  # closures of one critic that are remembered
 
 
-def known_of(critic, shape=None):
-    """Of a Module or a ``Closure``; None for one that is called, or that is for samples of this shape for a while."""
+def kind_of(x):
+    """What a critic's Python may know of its samples."""
+    return x.shape, x.dtype
+
+
+def known_of(critic, x):
+    """Of a Module or a ``Closure``; None for one that is called, or that is for samples like x for a while."""
     if isinstance(critic, nn.Module):
-        return _found(Known, _known, critic, critic, shape)
+        return _found(Known, _known, critic, critic, x)
     if critic is None or critic.main is None:
         return None
     of_main = _closures.setdefault(critic.main, {})
     if len(of_main) > _MOST:
         of_main.clear()
-    return _found(KnownClosure, of_main, critic.code, critic, shape)
+    return _found(KnownClosure, of_main, critic.code, critic, x)
 
 
-def _found(kind, known_by, key, critic, shape):
+def _found(kind, known_by, key, critic, x):
     known, around = known_by.get(key), surroundings("cpu")
     # Some stay with their calls, and pay for no look at their settings, or for few.
-    if known is not None and (known.reads is None or known.is_resting(shape, critic.training, around)):
+    if known is not None and (known.reads is None or known.is_resting(kind_of(x), critic.training, around)):
         return None
     now = around, kind.settings_of(critic)
     if known is None or not known.is_of(now):

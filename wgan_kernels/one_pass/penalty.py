@@ -10,7 +10,7 @@ from .. import _layout
 from ..second_order import is_recorded_plainly
 from .again import Before, as_it_was, weights_as_they_were
 from .closure import Closure, closure_of
-from .known import known_of
+from .known import kind_of, known_of
 from .program import Refused
 
 
@@ -29,7 +29,7 @@ def penalty(critic, x, by_calls, **how):
     if not _is_plain(x) or x.dim() < 2 or not len(x) or _module._has_any_global_hook() or not is_recorded_plainly():
         return None
     critic = critic if isinstance(critic, nn.Module) else closure_of(critic)
-    known = known_of(critic, x.shape)
+    known = known_of(critic, x)
     if known is None:
         return None
     params = known.parameters(critic)
@@ -42,7 +42,7 @@ def penalty(critic, x, by_calls, **how):
     if way is None:
         known.refuse(critic, x, way)
         return None
-    before = None if x.shape in way.shapes else Before(known, way)
+    before = None if kind_of(x) in way.gone else Before(known, way)
     try:
         if torch.is_grad_enabled():
             made = Penalty.apply(critic, by_calls, known, way, how, x, *params)
@@ -55,7 +55,7 @@ def penalty(critic, x, by_calls, **how):
         if before is not None:
             before.restore()
         return None
-    way.shapes.add(x.shape)
+    way.gone.add(kind_of(x))
     return made
 
 

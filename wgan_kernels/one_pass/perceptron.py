@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from ..rules import _perceptron, linear
+from .given import Cat
 from .layer import Layer
 from .nodes import Piecewise, Reshape
-from .outside import Cat
 from .program import Refused, Sweeps, summed
 from .smooth import Smooth
 

@@ -15,6 +15,11 @@ class ShapedTracer(Tracer):
         self.samples, self.twins = samples, {}
 
     def proxy(self, node):
+        """Of the samples alone is the shape told: what else there is may be another one at the next call."""
+        is_of_samples = node.name == "samples" or any("samples" in source.meta for source in node.all_input_nodes)
+        if not is_of_samples:
+            return Proxy(node, self)
+        node.meta["samples"] = True
         return ShapedProxy(node, self)
 
     def create_proxy(self, kind, target, args, kwargs, *more, **named):

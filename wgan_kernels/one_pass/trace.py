@@ -8,10 +8,11 @@ from torch import fx, nn
 from . import in_place, perceptron, transparent
 from .computed import computed_by, has_other_hooks
 from .flatten import Flatten
+from .given import Cat, Scale, Shift
 from .graph import Tracer, graph_of, graph_of_closure, is_layer
 from .kinds import LAYER_FUNCTIONS, function_node, layer_node, module_node
 from .nodes import Join, Linear, Reshape
-from .outside import Cat, Outside, Scale, Shift, functions
+from .outside import Outside, functions
 from .program import Program, Refused
 from .region import Regions, check_worth
 from .shaped import ShapedTracer

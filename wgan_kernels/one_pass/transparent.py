@@ -17,6 +17,7 @@ import dis
 import inspect
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
+import torch
 from torch import nn
 
 from .._settings import PLAIN
@@ -165,6 +166,6 @@ class _Reading:
     def _is_known(self, found):
         if isinstance(found, type):
             return found in _BUILTINS or _is_own(found)  # super(Critic, self)
-        if isinstance(found, BuiltinFunctionType) and found.__module__ == "math":
+        if isinstance(found, torch.dtype) or (isinstance(found, BuiltinFunctionType) and found.__module__ == "math"):
             return True
         return any(found is function for function in (*_BUILTINS, *self.functions))

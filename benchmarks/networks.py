@@ -6,6 +6,7 @@ from math import prod
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 
 def convolutions(*widths, kernel, slope):
@@ -49,6 +50,31 @@ def s3_layer_norm_critic():
     layers.insert(3, nn.LayerNorm([64, 7, 7]))
     layers.insert(6, nn.LayerNorm([128, 4, 4]))
     return nn.Sequential(*layers)
+
+
+def s3_spectral_norm_critic():
+    """S3's with spectral norm (Miyato et al. 2018), after so many iterations that one more changes nothing."""
+    critic = s3_critic()
+    for layer in (0, 2, 4, 7):
+        spectral_norm(critic[layer])
+    with torch.no_grad():
+        for _ in range(100):
+            critic(torch.zeros(1, 1, 28, 28))
+    return critic
+
+
+class MinibatchStatistics(nn.Module):
+    """A channel more: the mean deviation over the batch (Karras et al. 2018)."""
+
+    def forward(self, x):
+        return torch.cat([x, x.std(0, correction=0).mean().repeat(len(x), 1, *x.shape[2:])], 1)
+
+
+def s3_minibatch_critic():
+    """S3's with minibatch statistics before one more convolution, as at the end of ProGAN's."""
+    layers = convolutions(1, 32, 64, 128, kernel=3, slope=0.01)
+    layers += [MinibatchStatistics(), nn.Conv2d(129, 128, 3, 1, 1), nn.LeakyReLU(0.01)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 4 * 4, 1))
 
 
 def dcgan_critic():
@@ -100,6 +126,7 @@ OPTIONS = {
     nn.ReLU: lambda m: {},
     nn.Tanh: lambda m: {},
     nn.SiLU: lambda m: {},
+    MinibatchStatistics: lambda m: {},
 }
 
 
@@ -123,7 +150,7 @@ def describe(network, *shape):
     return layers
 
 
-CURVED = ("LayerNorm", "BatchNorm2d", "Tanh", "SiLU")
+CURVED = ("LayerNorm", "BatchNorm2d", "MinibatchStatistics", "Tanh", "SiLU")
 
 
 def multiply_adds(layer):

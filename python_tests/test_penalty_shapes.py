@@ -256,6 +256,32 @@ def test_shapes_in_turn():
         assert_same(results(wk, critic, x), results(wk.reference, other, x), rtol=1e-8)
 
 
+def shifted(self, x):
+    return self.last((self.net(x) + self.shift).flatten(1))
+
+
+def scaled(self, x):
+    return self.last((self.net(x) * self.shift).flatten(1))
+
+
+@pytest.mark.parametrize("forward, raises", [(shifted, False), (scaled, True), (with_tensors_of_its_own, False)])
+def test_a_buffer_that_is_written_over_is_noticed_where_it_matters(forward, raises):
+    found = []
+    for library in (wk, wk.reference):
+        torch.manual_seed(1)
+        critic, x = of(forward)().double(), torch.randn(BATCH, *IMAGE, dtype=torch.float64)
+        value = penalised(library, critic, x)
+        assert is_one_node(value) is (library is wk)
+        critic.shift.mul_(2)
+        if raises:
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                value.backward()
+        else:
+            found.append(torch.autograd.grad(value, list(critic.parameters()), allow_unused=True))
+    if not raises:
+        assert_same(*found)
+
+
 def by_its_type(self, x):
     return self.last(self.net(x).view(len(x), -1)) * (2 if x.dtype == torch.float64 else 1)
 

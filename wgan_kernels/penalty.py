@@ -20,12 +20,13 @@ def gradient_penalty(critic, real, fake, *, eps=None, target=1.0, one_sided=Fals
     Unweighted: give it to ``critic_loss(real_scores, fake_scores, penalty, weight=10.0)``. An ordinary ``.backward()``
     of the result reaches the critic's parameters; real and fake are detached. Under ``torch.no_grad()`` it is
     evaluated without a graph. On a CPU a critic of torch's own layers is run as one node of the graph, for images in
-    channels-last memory, if it is an ``nn.Sequential`` or its forward does nothing but say which layers the samples go
-    through: it is then run once, by a copy of the critic without samples, and again when it, or a plain attribute of
-    the critic, has changed. So is a function that calls such critics, ``lambda x: critic(x, labels)``. Any other critic
-    is called, once, within ``second_order()``. Derivatives beyond the second are by its calls in either case; these,
-    and a second backward of a graph that was kept, run the critic again, and raise RuntimeError where its mode, its
-    layers, which parameters it has, or for the former its labels, are others than they were.
+    channels-last memory, if it is an ``nn.Sequential`` or its forward does nothing but say what the samples go through:
+    it is then run once, by a copy of the critic without samples, and again when it, or a plain attribute of the critic,
+    has changed, or samples of another shape come where it asks for that. So is a function that calls such critics,
+    ``lambda x: critic(x, labels)``. Any other critic is called, once, within ``second_order()``. Either way running
+    statistics and spectral norm move once. Derivatives beyond the second are by its calls; these, and a second backward
+    of a graph that was kept, run the critic again, with what it drew and computed then, and raise RuntimeError where
+    its mode, its layers, which parameters it has, or for the former its labels, are others than they were.
 
     Args:
         critic: any callable from a tensor [B, …] to a tensor of scores of any shape. A layer that couples the samples

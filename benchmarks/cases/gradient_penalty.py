@@ -13,8 +13,11 @@ from ..networks import (
     operations,
     perceptron,
     s0_critic,
+    s3_batch_norm_critic,
     s3_critic,
     s3_layer_norm_critic,
+    s3_minibatch_critic,
+    s3_spectral_norm_critic,
     size,
 )
 from ..peers.compile import functional_penalty
@@ -40,13 +43,15 @@ def told(critic, real, fake, eps):
     return task("gradient_penalty", networks), weights(networks) | {"real": real, "fake": fake, "eps": eps}
 
 
-def case(name, critic, *shape):
+def case(name, critic, *shape, counted=None, told=told):
+    """counted: what makes the network by whose layers operations are counted, where not ``critic``."""
+
     def make(device, dtype):
         real, fake = torch.randn(2, *shape, device=device, dtype=dtype)
         eps = torch.rand(shape[0], *[1] * (len(shape) - 1), device=device, dtype=dtype)
         return critic().to(device, dtype), real, fake, eps
 
-    network = blank(critic)
+    network = blank(counted or critic)
     contenders = {
         OURS: to_the_parameters(lambda critic, real, fake, eps: wk.gradient_penalty(critic, real, fake, eps=eps)),
         "eager": to_the_parameters(eager),
@@ -109,4 +114,7 @@ CASES = (
     case("tiny", lambda: perceptron(2, 8, 8), 1, 2),
     case("silu", lambda: perceptron(2, 128, 128, 128, activation=nn.SiLU), 256, 2),
     labelled_case(64),
+    case("s3-batch-norm", s3_batch_norm_critic, 64, 1, 28, 28, told=None),
+    case("s3-spectral-norm", s3_spectral_norm_critic, 64, 1, 28, 28, counted=s3_critic, told=None),
+    case("s3-minibatch", s3_minibatch_critic, 64, 1, 28, 28, told=None),
 )

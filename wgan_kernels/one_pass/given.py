@@ -111,6 +111,7 @@ class Scale(Given):
 
     def __init__(self, name, place):
         super().__init__(name, "mul", [place])
+        self.keeps = self.places
 
     def forward(self, split, x):
         self.x = x

@@ -25,6 +25,7 @@ class Layer(Node):
         super().__init__(name, what)
         self.module, self.maps, self.how, self.computed = module, maps, how, computed
         if computed:
+            self.keeps = computed.values()
             self.apart = f"its {next(iter(computed))} is no parameter of its own"
         self.forget()
 

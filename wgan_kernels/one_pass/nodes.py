@@ -34,6 +34,7 @@ class Node:
     is_done: whether nothing but the gradients comes after the pushforward, likewise.
     apart: why a critic step, whose real, fake and interpolated samples go through together, cannot have it, or None.
     draws: it takes random numbers in the forward sweep.
+    keeps: places of the results of an ``Outside`` that later sweeps read.
     """
 
     curved = bare = bends = takes_tangent = False
@@ -41,6 +42,7 @@ class Node:
     over_x = over_delta = bent_behind = pushes = is_done = False
     draws = False
     module = reader = apart = None
+    keeps = ()
 
     def __init__(self, name, what):
         self.name, self.what = name, what

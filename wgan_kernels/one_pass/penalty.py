@@ -70,7 +70,8 @@ class Penalty(torch.autograd.Function):
         ctx.how, ctx.results = how, way.results(x, _tensors(critic))
         ctx.rng_state = torch.get_rng_state() if way.program.draws else None
         ctx.program, value, derivative, norms = _begun(way, x, how, ctx.results)
-        ctx.save_for_backward(derivative, x, *params)  # none of which may change before the backward
+        kept = (ctx.results[place] for place in way.program.keeps)
+        ctx.save_for_backward(derivative, x, *params, *kept)  # none of which may change before the backward
         ctx.mark_non_differentiable(norms)
         return value, norms
 

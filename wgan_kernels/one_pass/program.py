@@ -101,6 +101,7 @@ class Program(Sweeps):
         self.steps, self.perceptron = steps, perceptron  # [(node, indices of the values it reads)]
         self.is_curved = any(node.curved for node, _ in steps)
         self.draws = any(node.draws for node, _ in steps)
+        self.keeps = sorted({place for node, _ in steps for place in node.keeps})
         # Values that no parameter is behind: of their δ only the interpolated rows are wanted.
         self.bare = [True]
         for node, reads in steps:

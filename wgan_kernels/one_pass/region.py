@@ -95,7 +95,8 @@ class Region(Node):
 
     def __init__(self, nodes, values, given, places, modules):
         super().__init__(nodes[-1].name, "region")
-        self.nodes, self.reads, self.places, self.modules = nodes, (*values, *given), places, modules
+        self.nodes, self.reads, self.modules = nodes, (*values, *given), modules
+        self.places = self.keeps = places
         self.curved = self.bends = self._bends()
         self.forget()
 

@@ -35,7 +35,8 @@ class Norm(Node):
         if how.leaves is None or others or not (dtype is x.dtype or widens):
             raise Refused(f"{self.name} ({self.what}): there are no kernels for it on this device, in this precision")
         self.dtype, self.given, self.out = dtype, x.dtype, norm.as_autocast(x).dtype
-        self.turned = how.width == x[0].numel() and _layout.memory_format(x) is torch.channels_last
+        self.memory = _layout.memory_format(x)
+        self.turned = how.width == x[0].numel() and self.memory is torch.channels_last
         self.wide = self._spread(weight, x)
         wide_bias = self._spread(bias, x)
         x = self._rows(x)
@@ -87,8 +88,8 @@ class Norm(Node):
         return (x.permute(0, 2, 3, 1) if self.turned else x).contiguous()
 
     def _images(self, x):
-        """The reverse, of a result."""
-        return x.permute(0, 3, 1, 2) if self.turned else x
+        """The reverse, of a result: in the memory of the samples, which the convolutions beside it take."""
+        return x.permute(0, 3, 1, 2) if self.turned else x.contiguous(memory_format=self.memory)
 
     def _spread(self, w, x):
         wide = self.how.spread(w)

@@ -23,6 +23,7 @@ ROOMS = [
 OF_CPUS = {
     "batch_norm",
     "columns",
+    "group_norm",
     "pairs",
     "pairs_few",
     "pairs_few_up",

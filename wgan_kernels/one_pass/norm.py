@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from .. import _layout
-from ..rules import norm
+from ..rules import _group_norm, norm
 from .nodes import Node
 from .program import Refused
 
@@ -12,7 +12,8 @@ from .program import Refused
 class Norm(Node):
     """Each sample normalised by its own statistics: y = x̂·w + b, Jᵀδ = P(w·δ), J t = w·P(t).
 
-    One row a sample, and in channels-last memory, it stays there: with the weights in the order of the pixels.
+    In channels-last memory images stay there: those of groups of channels by kernels of their own, those that are one
+    row each with the weights in the order of the pixels.
     """
 
     curved = bends = gives = pulls = takes_tangent = True
@@ -36,12 +37,16 @@ class Norm(Node):
             raise Refused(f"{self.name} ({self.what}): there are no kernels for it on this device, in this precision")
         self.dtype, self.given, self.out = dtype, x.dtype, norm.as_autocast(x).dtype
         self.memory = _layout.memory_format(x)
-        self.turned = how.width == x[0].numel() and self.memory is torch.channels_last
+        is_last = self.memory is torch.channels_last
+        self.by_channels = is_last and how.inner > 1 and _group_norm.serve(x, dtype)
+        if self.by_channels:
+            self.how = how = _group_norm.Channels(how.sets, how.bends_bias, how.eps)
+        self.turned = is_last and (self.by_channels or how.rows(x) == 1)
         self.wide = self._spread(weight, x)
         wide_bias = self._spread(bias, x)
         x = self._rows(x)
-        y, *stats = how.leaves.layer_norm_fwd(x, self.wide, wide_bias, how.width, how.sets, how.centered, how.eps)
-        rows = split * how.sets * (x[0].numel() // (how.width * how.sets))
+        y, *stats = how.fwd(x, self.wide, wide_bias)
+        rows = split * how.rows(x)
         self.x, self.stats = (x[:split], x[split:]), ([s[:rows] for s in stats], [s[rows:] for s in stats])
         return self._images(y).to(self.out)
 
@@ -49,7 +54,7 @@ class Norm(Node):
         delta = self._rows(delta)
         if not self.split:
             self.delta, rstd = delta, self.stats[1][-1]
-            self.sums = [rstd.new_zeros(self.how.width * self.how.sets) for _ in range(2)]
+            self.sums = [rstd.new_zeros(self.how.weights(delta)) for _ in range(2)]
             return [self._images(self._pull(delta, 1)[0]).to(self.given)]
         split = len(delta) - len(self.x[1])
         self.delta = delta[split:]
@@ -58,9 +63,9 @@ class Norm(Node):
         return [self._images(torch.cat([pulled, hat]) if rows is None else hat).to(self.given)]
 
     def pushforward(self, t):
-        how, asked = self.how, (True, True, self.params[0] is not None)
-        args = self.wide, *self.stats[1], how.width, how.sets, how.centered, *asked
-        pushed, self.bent, *sums = how.leaves.layer_norm_bwd_bwd(self._rows(t), self.delta, self.x[1], *args)
+        asked = True, True, self.wide is not None
+        found = self.how.bwd_bwd(self._rows(t), self.delta, self.x[1], self.wide, self.stats[1], *asked)
+        pushed, self.bent, *sums = found
         self._add(sums)
         return self._images(pushed).to(self.out)
 
@@ -93,19 +98,18 @@ class Norm(Node):
 
     def _spread(self, w, x):
         wide = self.how.spread(w)
-        if wide is None or not self.turned:
+        if wide is None or self.by_channels or not self.turned:
             return wide
         return wide.view(x.shape[1:]).permute(1, 2, 0).contiguous()
 
     def _gathered(self, grad, w):
-        if self.turned:
+        if self.turned and not self.by_channels:
             grad = grad.view(self.x[0].shape[1:]).permute(2, 0, 1).contiguous()
         return self.how.gather(grad, w)
 
     def _pull(self, delta, part, x_asked=True, weights_asked=False):
         """Jᵀδ, and the gradients of w and b in ⟨δ, y⟩, of the real and fake samples or of the interpolated ones."""
-        args = self.how.width, self.how.sets, self.how.centered, x_asked, weights_asked
-        return self.how.leaves.layer_norm_bwd(delta, self.x[part], self.wide, *self.stats[part], *args)
+        return self.how.bwd(delta, self.x[part], self.wide, self.stats[part], x_asked, weights_asked)
 
     def _add(self, sums):
         for total, more in zip(self.sums, sums, strict=False):

@@ -57,6 +57,27 @@ class Rows(NamedTuple):
     def shape(self):
         return -1, self.sets, self.width
 
+    def rows(self, x):
+        """Of one sample of x."""
+        return x[0].numel() // self.width
+
+    def weights(self, x):
+        return self.width * self.sets
+
+    def fwd(self, x, w, b):
+        """(y, *statistics)"""
+        return self.leaves.layer_norm_fwd(x, w, b, self.width, self.sets, self.centered, self.eps)
+
+    def bwd(self, delta, x, w, stats, x_asked, weights_asked):
+        """(Jᵀδ, and the gradients of w and b in ⟨δ, y⟩), as far as asked."""
+        asked = self.width, self.sets, self.centered, x_asked, weights_asked
+        return self.leaves.layer_norm_bwd(delta, x, w, *stats, *asked)
+
+    def bwd_bwd(self, t, delta, x, w, stats, delta_asked=True, x_asked=True, w_asked=True):
+        """What δ, x and w receive of ⟨t, Jᵀδ⟩, likewise."""
+        asked = self.width, self.sets, self.centered, delta_asked, x_asked, w_asked
+        return self.leaves.layer_norm_bwd_bwd(t, delta, x, w, *stats, *asked)
+
     def spread(self, w):
         """w for every element of its rows: [sets·width]."""
         if w is None or self.inner == 1:
@@ -88,7 +109,7 @@ class Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, w, b, how):
         wide = how.spread(w)
-        y, mean, rstd = how.leaves.layer_norm_fwd(x, wide, how.spread(b), how.width, how.sets, how.centered, how.eps)
+        y, mean, rstd = how.fwd(x, wide, how.spread(b))
         ctx.save_for_backward(x, w, b, wide, mean, rstd)
         ctx.how = how
         ctx.has_weight = w is not None
@@ -101,9 +122,7 @@ class Norm(torch.autograd.Function):
         asked = iter(asked_for(ctx))
         x_asked, w_asked, b_asked = (t is not None and next(asked) for t in (x, w, b))
         if not torch.is_grad_enabled():
-            dx, dw, db = how.leaves.layer_norm_bwd(
-                delta.contiguous(), x, wide, mean, rstd, how.width, how.sets, how.centered, x_asked, w_asked or b_asked
-            )
+            dx, dw, db = how.bwd(delta.contiguous(), x, wide, (mean, rstd), x_asked, w_asked or b_asked)
         else:
             if x_asked:
                 dx = Pullback.apply(delta.contiguous(), x, w, b if how.bends_bias else None, wide, mean, rstd, how)
@@ -126,7 +145,7 @@ class Pullback(torch.autograd.Function):
     def forward(ctx, delta, x, w, b, wide, mean, rstd, how):
         ctx.save_for_backward(delta, x, w, wide, mean, rstd)
         ctx.how, ctx.b = how, b if b is None else b.detach()
-        return how.leaves.layer_norm_bwd(delta, x, wide, mean, rstd, how.width, how.sets, how.centered, True, False)[0]
+        return how.bwd(delta, x, wide, (mean, rstd), True, False)[0]
 
     @staticmethod
     def backward(ctx, t):
@@ -137,20 +156,8 @@ class Pullback(torch.autograd.Function):
         if torch.is_grad_enabled():
             ddelta, dx, dw = _second(t, delta, x, w, how)
         else:
-            ddelta, dx, dw = how.leaves.layer_norm_bwd_bwd(
-                t.contiguous(),
-                delta,
-                x,
-                wide,
-                mean,
-                rstd,
-                how.width,
-                how.sets,
-                how.centered,
-                delta_asked,
-                x_asked,
-                w_asked,
-            )
+            asked = delta_asked, x_asked, w_asked
+            ddelta, dx, dw = how.bwd_bwd(t.contiguous(), delta, x, wide, (mean, rstd), *asked)
         return (
             ddelta if delta_asked else None,
             dx if x_asked else None,

@@ -5,7 +5,6 @@
 #include <optional>
 
 #include "../math/norm_penalty.h"
-#include "../math/smooth.h"
 #include "perceptron.h"
 #include "sum.h"
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../common/checks.h"
+#include "../math/smooth.h"
 #include "loops.h"
 #include "products.h"
 
@@ -18,8 +19,7 @@ namespace wgan {
 constexpr int64_t kRows = 12;
 constexpr int64_t kWork = 1 << 17;  // multiply-adds from which on a second thread pays
 
-// Of an activation: pieces of a line, or one of math/smooth.h. As rules/_perceptron.py numbers them.
-enum class Curve : int64_t { kNone, kTanh, kSigmoid, kSoftplus, kSilu, kGelu, kElu };
+using math::Curve;
 
 struct Layer {
   int64_t in, out, at;  // at: where its values begin among those of a block

@@ -8,6 +8,9 @@
 
 namespace wgan::math {
 
+// As rules/_smooth.py numbers them; none: pieces of a line.
+enum class Curve : int64_t { kNone, kTanh, kSigmoid, kSoftplus, kSilu, kGelu, kElu };
+
 struct Bent {
   float y, slope, bend;  // φ(z), φ′(z), φ″(z)
 };
@@ -113,7 +116,7 @@ struct Gelu {
 struct Elu {
   static Bent of(float z) {
     const Exponential e = exponential(z > 0.f ? 0.f : z);
-    return {z > 0.f ? z : e.minus_one(), e.value(), z < 0.f ? e.value() : 0.f};
+    return {z > 0.f ? z : e.minus_one(), e.value(), z >= 0.f ? 0.f : e.value()};
   }
 };
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ..rules import _perceptron, linear
+from ..rules._smooth import CURVES
 from .given import Cat
 from .layer import Layer
 from .nodes import Piecewise, Reshape
@@ -45,7 +46,7 @@ def _activation(node):
     if isinstance(node, Piecewise) and node.maps.slope is not None:
         return node.maps.slope, 0
     if isinstance(node, Smooth) and node.curve.name is not None:
-        return 1.0, _perceptron.CURVES.index(node.curve.name)
+        return 1.0, CURVES.index(node.curve.name)
     return None
 
 

@@ -1,7 +1,8 @@
-"""A smooth activation as a node of a program, by the curves of rules/smooth.py."""
+"""A smooth activation as a node of a program, by the curves of rules/smooth.py or the kernels of rules/_smooth.py."""
 
 import torch
 
+from ..rules import _smooth
 from .nodes import Node
 
 
@@ -18,7 +19,8 @@ class Smooth(Node):
         self.forget()
 
     def forward(self, split, x):
-        y = self.curve.forward(x)
+        self.maps = _smooth.suited(self.curve, x)
+        y = self.maps.forward(x)
         self.split, self.given, self.out = split, x.dtype, y.dtype
         self.kept = _wide(y if self.curve.of_result else x)
         return y
@@ -28,16 +30,17 @@ class Smooth(Node):
         self.delta = delta[self.split - len(kept) :]  # of them there may be these alone
         if rows is not None:
             delta, kept = delta[rows], kept[rows]
-        return [self.curve.pullback(delta, kept).to(self.given)]
+        return [self.maps.pullback(delta, kept).to(self.given)]
 
     def pushforward(self, t):
-        pushed, self.bent = self.curve.second(_wide(t), self.delta, self.kept[self.split :])
+        pushed, self.bent = self.maps.second(_wide(t), self.delta, self.kept[self.split :])
         return pushed.to(self.out)
 
     def curvature(self, r, wanted):
         if not wanted:
             return [None]
-        bent = self.bent if r is None else self.bent.add_(self.curve.pullback(_wide(r), self.kept[self.split :]))
+        kept = self.kept[self.split :]
+        bent = self.bent if r is None else self.maps.pullback_onto(self.bent, _wide(r), kept)
         return [bent.to(self.given)]
 
 

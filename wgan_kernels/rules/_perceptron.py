@@ -1,5 +1,5 @@
 """The sweeps of a gradient penalty over y_l = φ_l(W_l y_{l−1} + b_l), φ_l(z) = z where z > 0 and slope·z elsewhere, or
-one of CURVES: all layers of a block of samples at once, by two kernels.
+one of ``_smooth.CURVES``: all layers of a block of samples at once, by two kernels.
 
 ::
 
@@ -13,7 +13,6 @@ import torch
 
 from .. import _dispatch, _library
 
-CURVES = (None, "tanh", "sigmoid", "softplus", "silu", "gelu", "elu")  # as csrc/cpu/perceptron.h numbers them
 _PANEL = 32  # samples that the kernels take at once
 _ENOUGH, _FEW = 12, 250_000  # samples; weights a sample, where it is fewer of these
 

@@ -37,6 +37,10 @@ class Curve(NamedTuple):
     of_result: bool = False
     name: str | None = None
 
+    def pullback_onto(self, bent, delta, x):
+        """bent + φ′·δ, perhaps where bent is."""
+        return bent.add_(self.pullback(delta, x))
+
 
 class Smooth(torch.autograd.Function):
     @staticmethod

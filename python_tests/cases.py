@@ -13,6 +13,7 @@ TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-6}
 # Before 2.15 PyTorch's own double backward of a GroupNorm crashed on channels-last samples (seen in 2.11 and 2.13), and
 # gave its bias nothing where it gives zeros now.
 GROUP_NORM_IS_SOUND = tuple(int(number) for number in torch.__version__.split(".")[:2]) >= (2, 15)
+needs_compiled = pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled part: {_native.why_not['cpu']}")
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 

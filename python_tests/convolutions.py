@@ -5,10 +5,10 @@ import itertools
 
 import pytest
 import torch
-from cases import assert_as_good
+from cases import assert_as_good, needs_compiled
 
 import wgan_kernels as wk
-from wgan_kernels import _dispatch, _native
+from wgan_kernels import _dispatch
 from wgan_kernels.rules import _pairs, _winograd, _winograd_same
 from wgan_kernels.rules.conv import MAPS, Geometry
 
@@ -16,7 +16,7 @@ NAMES = ("winograd_down", "winograd_up", "winograd_weights")
 
 
 OF_PAIRS = [
-    pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled part: {_native.why_not['cpu']}"),
+    needs_compiled,
     pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="needs a processor with AVX-512 BF16"),
     pytest.mark.usefixtures("pairs"),
 ]

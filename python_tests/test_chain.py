@@ -5,7 +5,7 @@ import copy
 
 import pytest
 import torch
-from cases import error
+from cases import error, needs_compiled
 from families import shapes_of
 from torch import nn
 from torch.nn import functional as F
@@ -13,10 +13,9 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import wgan_kernels as wk
-from wgan_kernels import _chain, _native
+from wgan_kernels import _chain
 from wgan_kernels.training import models
 
-needs_compiled = pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled part: {_native.why_not['cpu']}")
 ACTIVATIONS = {
     "leaky": lambda: [nn.LeakyReLU(0.2)],
     "relu": lambda: [nn.ReLU()],

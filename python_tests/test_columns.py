@@ -4,16 +4,15 @@ import math
 
 import pytest
 import torch
-from cases import assert_as_good
+from cases import assert_as_good, needs_compiled
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from wgan_kernels import _layout, _native
+from wgan_kernels import _layout
 from wgan_kernels.rules import _columns
 from wgan_kernels.rules._geometry import size
 from wgan_kernels.rules.conv import MAPS, Geometry
 
-needs_compiled = pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled part: {_native.why_not['cpu']}")
 two = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 

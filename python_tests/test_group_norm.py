@@ -3,12 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import needs_compiled
 from critics import is_one_node
 from torch import nn
 
 import wgan_kernels as wk
 from wgan_kernels.rules import _group_norm
 
+pytestmark = needs_compiled
 EPS = 1e-3
 # samples, height, width, channels, groups
 CASES = {

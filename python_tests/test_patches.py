@@ -2,19 +2,19 @@
 
 import pytest
 import torch
-from cases import assert_as_good
+from cases import assert_as_good, needs_compiled
 from convolutions import double, geometry, last
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import wgan_kernels as wk
-from wgan_kernels import _dispatch, _native
+from wgan_kernels import _dispatch
 from wgan_kernels.rules import _patches
 from wgan_kernels.rules._geometry import size
 from wgan_kernels.rules.conv import MAPS, Geometry
 
 pytestmark = [
-    pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled part: {_native.why_not['cpu']}"),
+    needs_compiled,
     pytest.mark.usefixtures("wide_vectors"),
 ]
 operators = torch.ops.wgan_kernels

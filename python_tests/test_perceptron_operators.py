@@ -2,10 +2,9 @@
 
 import pytest
 import torch
+from cases import needs_compiled
 
-from wgan_kernels import _native
-
-pytestmark = pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled part: {_native.why_not['cpu']}")
+pytestmark = needs_compiled
 operators = torch.ops.wgan_kernels
 
 

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from cases import error
+from cases import error, needs_compiled
 from torch import nn
 
 import wgan_kernels as wk
 from wgan_kernels.rules import _smooth, smooth
 
+pytestmark = needs_compiled
 CURVES = {
     "tanh": smooth.tanh,
     "sigmoid": smooth.sigmoid,

@@ -2,16 +2,15 @@
 
 import pytest
 import torch
-from cases import error
+from cases import error, needs_compiled
 from convolutions import both_ways, double, each_kind, geometry, last, layer, ours, theirs
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from wgan_kernels import _native
 from wgan_kernels.rules._geometry import size
 from wgan_kernels.rules.conv import MAPS
 
-pytestmark = pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled part: {_native.why_not['cpu']}")
+pytestmark = needs_compiled
 operators = torch.ops.wgan_kernels
 
 

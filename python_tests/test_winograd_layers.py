@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from cases import error
+from cases import error, needs_compiled
 from convolutions import NAMES, both_ways, calls, double, each_kind, geometry, last, layer
 from critic_steps import pair
 from torch import nn
@@ -16,7 +16,7 @@ from wgan_kernels.rules import _winograd, _winograd_same
 from wgan_kernels.rules.conv import MAPS, Geometry, conv
 
 pytestmark = [
-    pytest.mark.skipif(_native.cpu is None, reason=f"needs the compiled part: {_native.why_not['cpu']}"),
+    needs_compiled,
     pytest.mark.usefixtures("wide_vectors"),
 ]
 

@@ -176,12 +176,12 @@ def pair(make, shape, penalty="gp", dtype=torch.float64, tune=False):
     return ours, spec, real, fake
 
 
-def assert_same_update(ours, spec, real, fake, **tolerance):
+def assert_same_update(ours, spec, real, fake, *condition, **tolerance):
     tolerance = {"rtol": 1e-9, "atol": 1e-11} | tolerance
     torch.manual_seed(5)
-    actual = ours(real, fake)
+    actual = ours(real, fake, *condition)
     torch.manual_seed(5)
-    expected = spec(real, fake)
+    expected = spec(real, fake, *condition)
     assert set(actual) == set(expected)
     for name, value in actual.items():
         assert value.dim() == 0 and not value.requires_grad

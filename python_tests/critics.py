@@ -13,6 +13,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import wgan_kernels as wk
+from wgan_kernels.one_pass import trace_step
 
 
 class Residual(nn.Module):
@@ -26,6 +27,11 @@ class Residual(nn.Module):
 
 def mlp(*hidden, activation=nn.ReLU):
     return nn.Sequential(nn.Linear(4, 6), activation(), *hidden, nn.Linear(6, 1)).double()
+
+
+def program_of(critic):
+    """Of a step."""
+    return trace_step(critic).program
 
 
 def points(*shape):

@@ -64,7 +64,7 @@ OTHERS = {
     "spectral norm": (
         lambda: nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(7, 5)), nn.Linear(5, 1)),
         VECTOR,
-        "its weight is no parameter of its own",
+        "computes its weight anew",
     ),
     "dropout": (lambda: nn.Sequential(nn.Linear(7, 5), nn.Dropout(0.0), nn.RReLU(), nn.Linear(5, 1)), VECTOR, "RReLU"),
     "mixes samples": (MixesSamples, VECTOR, "mixes samples"),
@@ -96,7 +96,7 @@ def test_other_critics_take_the_other_way_and_say_why(make, shape, why, penalty)
     ours, spec, real, fake = pair(make, shape, penalty)
     assert_same_update(ours, spec, real, fake)
     if penalty == "gp":
-        assert ours._program is None
+        assert ours._way is None
         assert ours.plan.startswith("gradient_penalty and backward: ")
         assert re.search(why, ours.plan)
 
@@ -145,7 +145,7 @@ def test_what_is_fastest_is_found_once_for_each_shape():
 @pytest.mark.parametrize("way", ["_by_program", "_by_program_in_channels_last", "_by_autograd"])
 def test_every_way_gives_the_same_gradients(way, monkeypatch):
     ours, spec, real, fake = pair(convolutional, IMAGE, "gp")
-    monkeypatch.setattr(ours, "_way", lambda *_: getattr(ours, way))
+    monkeypatch.setattr(ours, "_fastest", lambda *_: getattr(ours, way))
     assert_same_update(ours, spec, real, fake)
 
 
@@ -184,7 +184,7 @@ def test_nothing_is_kept_between_steps():
     before = real.clone(), fake.clone()
     ours(real, fake)
     assert torch.equal(real, before[0]) and torch.equal(fake, before[1])
-    for node, _ in ours._program.steps:
+    for node, _ in ours._way.program.steps:
         assert all(getattr(node, name) is None for name in node.saved)
 
 
@@ -222,7 +222,7 @@ def test_a_batch_that_the_critic_itself_refuses_costs_no_later_one_its_program(t
 def test_a_critic_without_scores_is_refused(way, monkeypatch):
     critic = nn.Sequential(nn.Linear(7, 9), nn.LeakyReLU(), nn.Linear(9, 0))
     step = wk.CriticStep(critic, wk.optim.Adam(critic.parameters()))
-    monkeypatch.setattr(step, "_way", lambda *_: getattr(step, way))
+    monkeypatch.setattr(step, "_fastest", lambda *_: getattr(step, way))
     with pytest.raises(ValueError, match=r"critic: expected it to return scores, got shape \(\d+, 0\)"):
         step(torch.randn(VECTOR), torch.randn(VECTOR))
 

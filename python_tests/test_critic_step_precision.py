@@ -18,7 +18,7 @@ def gradients(kind, dtype, make, shape, way=None, **settings):
         real, fake = torch.randn(2, *shape).to(dtype)
         step = kind(critic, torch.optim.SGD(critic.parameters(), lr=0.0), "r1", tune=False, **settings)
         if way:
-            step._way = lambda *_, step=step: getattr(step, way)
+            step._fastest = lambda *_, step=step: getattr(step, way)
         step(real, fake)
         found += [param.grad.double().flatten() for param in critic.parameters()]
     return torch.cat(found)
@@ -52,7 +52,7 @@ def test_a_program_rounds_to_bfloat16_what_autocast_does():
     step = wk.CriticStep(critic, torch.optim.SGD(critic.parameters(), lr=0.1), tune=False, precision="bfloat16")
     with Operators() as seen:
         step(*torch.randn(2, *IMAGE))
-    assert step._program is not None
+    assert step._way is not None
     products = {
         name: dtypes for name, dtypes in seen.dtypes.items() if "convolution" in name or name in ("mm", "addmm")
     }

@@ -21,10 +21,10 @@ from wgan_kernels.one_pass.nodes import Piecewise
 @pytest.mark.parametrize(("make", "shape"), PROGRAMS.values(), ids=PROGRAMS)
 def test_a_program_gives_the_gradients_of_the_plain_loop(make, shape, penalty):
     ours, spec, real, fake = pair(make, shape, penalty)
-    assert ours._program is not None or penalty is None, ours.plan
+    assert ours._way is not None or penalty is None, ours.plan
     for _ in range(2):
         assert_same_update(ours, spec, real, fake)
-    assert ours._program is not None or penalty is None, ours.plan
+    assert ours._way is not None or penalty is None, ours.plan
 
 
 def is_decided_by_rounding(critic, real, fake, penalty):
@@ -46,7 +46,7 @@ def test_any_critic(drawn, penalty):
         hypothesis.assume(not is_decided_by_rounding(copy.deepcopy(critic), real, fake, penalty))
     ours = wk.CriticStep(critic, torch.optim.SGD(critic.parameters(), lr=1e-3), penalty, 3.0, tune=False)
     spec = wk.reference.CriticStep(twin, torch.optim.SGD(twin.parameters(), lr=1e-3), penalty, 3.0)
-    hypothesis.event("program" if ours._program else "autograd")
+    hypothesis.event("program" if ours._way else "autograd")
     with sdpa_kernel(SDPBackend.MATH):  # of attention's kernels, the one that autograd can differentiate twice
         assert_same_update(ours, spec, real, fake, rtol=1e-7, atol=1e-9)
 
@@ -87,7 +87,7 @@ def test_in_channels_last_memory_all_sweeps_stay_there(behind, monkeypatch):
         for param in ours.critic.parameters():  # a norm's weights differ
             param += torch.randn_like(param) / 10
     spec.critic.load_state_dict(ours.critic.state_dict())
-    monkeypatch.setattr(ours, "_way", lambda *_: ours._by_program_in_channels_last)
+    monkeypatch.setattr(ours, "_fastest", lambda *_: ours._by_program_in_channels_last)
     assert_same_update(ours, spec, real, fake)
     with Convolutions() as seen:
         ours(real, fake)
@@ -111,7 +111,7 @@ def test_without_tuning_samples_are_in_the_memory_of_the_kernels(memory):
 
 def written_over(critic):
     """[(x, δ)] of the piecewise linear operations of its program."""
-    nodes = [node for node, _ in wk.CriticStep(critic, None)._program.steps]
+    nodes = [node for node, _ in wk.CriticStep(critic, None)._way.program.steps]
     return [(node.over_x, node.over_delta) for node in nodes if isinstance(node, Piecewise)]
 
 

@@ -123,9 +123,9 @@ PROGRAMS = {
 @pytest.mark.parametrize("make", PROGRAMS.values(), ids=PROGRAMS)
 def test_programs(make):
     ours, spec, *samples = pair(make, (6, 7))
-    assert ours._program is not None, ours.plan
+    assert ours._way is not None, ours.plan
     assert_same_update(ours, spec, *samples)
-    assert ours._program is not None, ours.plan
+    assert ours._way is not None, ours.plan
 
 
 SPELLINGS = {
@@ -191,7 +191,7 @@ def test_a_number_that_fades_in():
     for alpha in (0.25, 0.5, 1.0):
         ours.critic.alpha = spec.critic.alpha = alpha
         assert_same_update(ours, spec, *samples)
-        assert ours._program is not None
+        assert ours._way is not None
 
 
 def test_what_counts_its_calls_is_not_tried_anew_every_time(monkeypatch):
@@ -219,19 +219,19 @@ def test_modes(layer):
         lambda: nn.Sequential(nn.Linear(7, 5), layer(), nn.ReLU(), nn.Linear(5, 1)).eval(), (6, 7)
     )
     assert_same_update(ours, spec, *samples)
-    assert ours._program is not None
+    assert ours._way is not None
     ours.critic.train()
     assert ours.plan.startswith("gradient_penalty and backward: 1 (")
     ours.critic.eval()
     assert_same_update(ours, spec, *samples)
-    assert ours._program is not None
+    assert ours._way is not None
 
 
 def test_another_backend_for_one_step():
     ours, spec, *samples = pair(lambda: nn.Sequential(nn.Linear(7, 5), nn.LayerNorm(5), nn.Linear(5, 1)), (6, 7))
     with wk.use_backend("reference"):
         assert_same_update(ours, spec, *samples)
-        assert "no kernels" in ours.plan or ours._program is None
+        assert "no kernels" in ours.plan or ours._way is None
     assert_same_update(ours, spec, *samples)
 
 

@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 from critic_steps import pair
+from critics import program_of
 from torch import nn
 
 import wgan_kernels as wk
-from wgan_kernels.one_pass import trace_step
 from wgan_kernels.one_pass.flatten import Flatten, Matrix
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -87,7 +87,7 @@ def test_an_update(name, way):
 
 @pytest.mark.parametrize("name", CRITICS)
 def test_who_is_turned(name):
-    program = trace_step(CRITICS[name]())
+    program = program_of(CRITICS[name]())
     x = torch.randn(64, 2, 8, 8).contiguous(memory_format=torch.channels_last)
     if name == "a weight larger than the images":
         x = x[:8]
@@ -102,7 +102,7 @@ def test_who_is_turned(name):
 
 
 def test_the_next_samples_may_lie_otherwise():
-    program = trace_step(CRITICS["nothing before"]())
+    program = program_of(CRITICS["nothing before"]())
     samples = torch.randn(6, 2, 8, 8)
 
     def gradients(x):

@@ -345,14 +345,11 @@ def test_a_critic_that_is_gone_is_forgotten():
     assert gone() is None
 
 
-@pytest.mark.parametrize("name", ["minibatch statistics", "tensors of its own", "equalised"])
-def test_critic_steps_do_without(name):
-    (critic, x), _ = pair(name)
+def test_critic_steps_do_without_what_couples_samples():
+    (critic, x), _ = pair("minibatch statistics")
     step = wk.CriticStep(critic, torch.optim.SGD(critic.parameters(), 0.0), tune=False)
     assert step(x, x.flip(0))["loss"].isfinite()
-    assert (
-        "no sweeps are known" in step.plan or "what no sample goes through" in step.plan or "its weight is" in step.plan
-    )
+    assert "no sweeps are known" in step.plan
 
 
 class Drawing(nn.Module):

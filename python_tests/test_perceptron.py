@@ -3,12 +3,11 @@
 import pytest
 import torch
 from cases import error, needs_compiled
+from critics import program_of
 from hypothesis import given
 from hypothesis import strategies as st
 from perceptrons import CURVES, activation, double, perceptron
 from torch import nn
-
-from wgan_kernels.one_pass import trace_step
 
 pytestmark = [needs_compiled, pytest.mark.usefixtures("wide_vectors")]
 
@@ -36,7 +35,7 @@ widths = st.lists(st.sampled_from([1, 2, 3, 7, 12, 16, 31, 32, 33, 70]), min_siz
 def test_any_shape(widths, slopes, biases, split, points, number):
     torch.manual_seed(number)
     critic = perceptron(*widths, slopes=slopes, biases=biases)
-    program = trace_step(critic)
+    program = program_of(critic)
     x, seed = torch.randn(split + points, widths[0]), torch.randn(split + points, widths[-1])
     t = torch.randn(points, widths[0])
     torch.use_deterministic_algorithms(True)  # which fills fresh outputs with NaN
@@ -47,7 +46,7 @@ def test_any_shape(widths, slopes, biases, split, points, number):
     assert program.suited(x) is program.perceptron
     plain = swept(critic, program, x, split, seed, t)
     exactly = double(critic)
-    exact = swept(exactly, trace_step(exactly), x.double(), split, seed.double(), t.double())
+    exact = swept(exactly, program_of(exactly), x.double(), split, seed.double(), t.double())
     for result, theirs, truth in zip(results, plain, exact, strict=True):
         assert (result is None) is (theirs is None)
         if result is not None:
@@ -61,12 +60,12 @@ def test_any_shape(widths, slopes, biases, split, points, number):
 def test_any_penalty(widths, slope, samples, one_sided, number):
     torch.manual_seed(number)
     critic = perceptron(*widths, slopes=[slope])
-    program, x, how = trace_step(critic), torch.randn(samples, widths[0]), {"target": 0.2, "one_sided": one_sided}
+    program, x, how = program_of(critic), torch.randn(samples, widths[0]), {"target": 0.2, "one_sided": one_sided}
     exactly = double(critic)
     torch.use_deterministic_algorithms(True)  # which fills fresh outputs with NaN
     try:
         with torch.no_grad():
-            sweeps = ((program.suited(x), x), (program, x), (trace_step(exactly), x.double()))
+            sweeps = ((program.suited(x), x), (program, x), (program_of(exactly), x.double()))
             ours, plain, exact = (program.penalty(x, **how) for program, x in sweeps)
     finally:
         torch.use_deterministic_algorithms(False)
@@ -81,7 +80,7 @@ def test_a_wide_gradient_and_none():
     x[::3] = 0  # where ReLUs of zeros have no gradient, nor their norm a derivative
     with torch.no_grad():
         results, expected = (
-            sweeps.penalty(x, 1.0, False) for sweeps in (trace_step(critic).suited(x), trace_step(critic))
+            sweeps.penalty(x, 1.0, False) for sweeps in (program_of(critic).suited(x), program_of(critic))
         )
     torch.testing.assert_close(results, expected, rtol=1e-4, atol=1e-7)
     assert not results[1][::3].any()
@@ -89,10 +88,10 @@ def test_a_wide_gradient_and_none():
 
 def test_rounding_errors_are_those_of_pytorch():
     critic = perceptron(784, 512, 512, 1, slopes=[0.2])
-    program, x = trace_step(critic), torch.randn(192, 784)
+    program, x = program_of(critic), torch.randn(192, 784)
     seed, t = torch.randn(192, 1), torch.randn(64, 784)
     exactly = double(critic)
-    exact = swept(exactly, trace_step(exactly), x.double(), 128, seed.double(), t.double())
+    exact = swept(exactly, program_of(exactly), x.double(), 128, seed.double(), t.double())
     for result, plain, truth in zip(
         swept(critic, program.suited(x), x, 128, seed, t), swept(critic, program, x, 128, seed, t), exact, strict=True
     ):
@@ -102,7 +101,7 @@ def test_rounding_errors_are_those_of_pytorch():
 
 def test_the_same_bits_on_one_thread_and_on_two():
     critic = perceptron(300, 200, 100, 1)
-    program, x, t = trace_step(critic), torch.randn(100, 300), torch.randn(36, 300)
+    program, x, t = program_of(critic), torch.randn(100, 300), torch.randn(36, 300)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2):
@@ -115,8 +114,8 @@ def test_the_same_bits_on_one_thread_and_on_two():
 
 def test_biases_of_many_samples_are_summed_in_two_levels():
     critic, x, seed, t = perceptron(8, 16, 1), torch.rand(5000, 8), torch.rand(5000, 1), torch.randn(8, 8)
-    found = swept(critic, trace_step(critic).suited(x), x, 4992, seed, t)
-    exact = swept(critic := double(critic), trace_step(critic), x.double(), 4992, seed.double(), t.double())
+    found = swept(critic, program_of(critic).suited(x), x, 4992, seed, t)
+    exact = swept(critic := double(critic), program_of(critic), x.double(), 4992, seed.double(), t.double())
     for result, truth in zip(found[3::2], exact[3::2], strict=True):
         assert (result - truth).norm() <= 4 * torch.finfo(torch.float32).eps * truth.norm()
 
@@ -124,7 +123,7 @@ def test_biases_of_many_samples_are_summed_in_two_levels():
 @pytest.mark.parametrize("slope", [0.0, 0.2, 1.5])
 def test_a_kink_takes_the_piece_below(slope):
     critic = perceptron(4, 40, 33, 1, slopes=[slope], biases=[False])
-    program, x, t = trace_step(critic), torch.randn(40, 4), torch.randn(20, 4)
+    program, x, t = program_of(critic), torch.randn(40, 4), torch.randn(20, 4)
     x[::3] = 0
     results, plain = (swept(critic, sweeps, x, 20, torch.ones(40, 1), t) for sweeps in (program.suited(x), program))
     torch.testing.assert_close(results, plain, rtol=1e-4, atol=1e-5)
@@ -132,7 +131,7 @@ def test_a_kink_takes_the_piece_below(slope):
 
 def test_scores_have_the_critics_shape():
     critic, x = nn.Sequential(*perceptron(4, 8, 6), nn.Unflatten(1, (2, 3))), torch.randn(9, 4)
-    scores, *_ = swept(critic, trace_step(critic).suited(x), x, 0, torch.ones(9, 6), torch.randn(9, 4))
+    scores, *_ = swept(critic, program_of(critic).suited(x), x, 0, torch.ones(9, 6), torch.randn(9, 4))
     torch.testing.assert_close(scores, critic(x).detach())
 
 
@@ -144,11 +143,11 @@ def test_a_curve_and_its_derivatives(curve):
     with torch.no_grad():
         for param in critic.parameters():
             param.fill_(param.dim() - 1)  # the weights 1, the bias 0
-    program, exactly = trace_step(critic), double(critic)
+    program, exactly = program_of(critic), double(critic)
     for value in x.split(1):
         args = value.view(1, 1), 0, torch.ones(1, 1), torch.ones(1, 1)
         results = swept(critic, program.suited(args[0]), *args)
-        exact = swept(exactly, trace_step(exactly), *(arg if isinstance(arg, int) else arg.double() for arg in args))
+        exact = swept(exactly, program_of(exactly), *(arg if isinstance(arg, int) else arg.double() for arg in args))
         for result, truth in zip(results, exact, strict=True):
             torch.testing.assert_close(result, truth.float(), rtol=4e-6, atol=3e-7)
 
@@ -156,7 +155,7 @@ def test_a_curve_and_its_derivatives(curve):
 @pytest.mark.parametrize("slope", [0.0, 0.2])
 def test_nan_and_infinity_stay_in_their_sample(slope):
     critic = perceptron(5, 7, 6, 1, slopes=[slope])
-    program = trace_step(critic)
+    program = program_of(critic)
     x, t = torch.randn(40, 5), torch.randn(40, 5)
     clean = swept(critic, program.suited(x), x, 0, torch.ones(40, 1), t)
     for value in (float("nan"), float("inf"), -float("inf")):
@@ -175,7 +174,7 @@ def test_nan_and_infinity_stay_in_their_sample(slope):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_stays_in_its_sample_of_a_curved_critic(curve, value):
     critic = perceptron(5, 7, 6, 1, slopes=[curve])
-    program, x, t = trace_step(critic), torch.randn(40, 5), torch.randn(20, 5)
+    program, x, t = program_of(critic), torch.randn(40, 5), torch.randn(20, 5)
     clean = swept(critic, program.suited(x), x, 20, torch.ones(40, 1), t)
     for sample in (3, 25):
         x[sample, 2] = value

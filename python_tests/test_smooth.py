@@ -5,12 +5,11 @@ import copy
 import pytest
 import torch
 from cases import error
-from critics import is_one_node
+from critics import is_one_node, program_of
 from torch import nn
 from torch.nn import functional as F
 
 import wgan_kernels as wk
-from wgan_kernels.one_pass import trace_step
 from wgan_kernels.one_pass.smooth import Smooth
 from wgan_kernels.rules import smooth
 
@@ -19,8 +18,11 @@ CURVES = {
     "steep softplus": (smooth.softplus(3, 5), lambda x: F.softplus(x, 3, 5)),
     "elu": (smooth.elu(), F.elu),
     "elu of another height": (smooth.elu(0.3), lambda x: F.elu(x, 0.3)),
-    "selu": (trace_step(nn.Sequential(nn.SELU())).steps[0][0].curve, F.selu),
-    "celu": (trace_step(nn.Sequential(nn.CELU(0.5))).steps[0][0].curve, lambda x: F.celu(x, 0.5)),  # 1/α in float32
+    "selu": (program_of(nn.Sequential(nn.SELU())).steps[0][0].curve, F.selu),
+    "celu": (
+        program_of(nn.Sequential(nn.CELU(0.5))).steps[0][0].curve,
+        lambda x: F.celu(x, 0.5),
+    ),  # 1/α in float32
     "silu": (smooth.silu, F.silu),
     "gelu": (smooth.gelu, F.gelu),
     "tanh": (smooth.tanh, torch.tanh),
@@ -84,7 +86,7 @@ def gradients(of, critic, x):
 @pytest.mark.parametrize("make", [*MODULES.values(), *BY_AUTOGRAD.values()], ids=[*MODULES, *BY_AUTOGRAD])
 def test_a_penalty_is_one_node_with_autograds_gradients(make):
     critic, x = critic_of(make).double(), torch.randn(6, 5).double()
-    assert any(isinstance(node, Smooth) for node, _ in trace_step(critic).steps) is (make in MODULES.values())
+    assert any(isinstance(node, Smooth) for node, _ in program_of(critic).steps) is (make in MODULES.values())
     found, penalty = gradients(wk, critic, x)
     assert is_one_node(penalty)
     expected, _ = gradients(wk.reference, critic, x)

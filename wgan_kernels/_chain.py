@@ -29,10 +29,10 @@ _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
 _PIXELS = (torch.float32, torch.bfloat16)
 
 
-def run(network, x):
-    """network(x), without gradients."""
-    if _module._has_any_global_hook() or not _is_served(x):
-        return network(x)
+def run(network, x, *condition):
+    """network(x, *condition), without gradients."""
+    if condition or _module._has_any_global_hook() or not _is_served(x):
+        return network(x, *condition)
     is_own = is_done = False  # x is a convolution's result; the layer's turn is over already
     for layer, behind in pairwise([*_layers(network), None]):
         if is_done:

@@ -79,6 +79,18 @@ def per_sample(name, tensor, batch):
         )
 
 
+def condition(tensors, name, samples):
+    """With a row for each sample, all of them."""
+    for i, tensor in enumerate(tensors):
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"condition {i}: expected a tensor, got {type(tensor).__name__}")
+        same_device(f"condition {i}", tensor, name, samples)
+        if tensor.shape[:1] != samples.shape[:1]:
+            raise ValueError(
+                f"condition {i}: expected a row for each of {len(samples)} samples, got shape {tuple(tensor.shape)}"
+            )
+
+
 def scalar(name, tensor):
     """One element."""
     if tensor.numel() != 1:

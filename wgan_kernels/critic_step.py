@@ -41,9 +41,11 @@ class CriticStep:
     those of the plain loop (float32: 1e-4). Any other critic, with a batch normalisation or a hook for instance, takes
     ``gradient_penalty`` and ``backward``; ``plan`` says which way is taken, and why. The program is made anew when the
     critic's layers, hooks, mode or plain attributes change; numbers within a list or another object are read once.
+    Of a conditional critic f(x, y), with labels for instance, the same y goes with real, fake and interpolated samples.
 
     Args:
-        critic: samples [B, …] → scores of any shape; usually a Module. Its modules stay the caller's own.
+        critic: samples [B, …], and what conditions them → scores of any shape; usually a Module. Its modules stay the
+            caller's own.
         optimizer: of the critic's parameters, of ``wk.optim`` or ``torch.optim``. Gradients are set anew in every step.
         penalty: one of the above.
         weight: λ, the penalty's factor.
@@ -59,7 +61,7 @@ class CriticStep:
     Raises:
         ValueError: penalty or precision is unknown, weight NaN; when called, shapes differ, there is no sample, or the
             critic returns no score.
-        TypeError: when called, an argument is not a floating-point tensor, or the critic returns no tensor.
+        TypeError: when called, samples are not floating-point tensors, or the critic returns no tensor.
         Nothing is written when it raises.
 
     Source: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", algorithm 1; r1: Mescheder et al. 2018,
@@ -72,11 +74,11 @@ class CriticStep:
         self.critic, self.optimizer, self.penalty = critic, optimizer, penalty
         self.weight = _checks.number("weight", weight)
         self.tune, self.generator, self.precision = tune, generator, precision
-        self._program, self.tuned = None, {}
+        self._way, self.tuned = None, {}
         modules = [critic] if isinstance(critic, nn.Module) else []
         self._captured = Captured(self._gradients, modules, optimizer, [] if generator is None else [generator])
         keep_freed_memory()
-        self._traced_for = None
+        self._traced_for, self._given = None, 0
         self._trace()
 
     def _trace(self):
@@ -86,12 +88,12 @@ class CriticStep:
             return
         modules = self._captured.modules
         kind = next((param.device.type for module in modules for param in module.parameters()), "cpu")
-        now = surroundings(kind), [settings(module) for module in modules]
+        now = surroundings(kind), [settings(module) for module in modules], self._given
         if now == self._traced_for:
             return
-        self._traced_for, self._program = now, None
+        self._traced_for, self._way = now, None
         try:
-            self._program = trace_step(self.critic)
+            self._way = trace_step(self.critic, self._given)
         except Refused as reason:
             self._why = str(reason)
 
@@ -99,57 +101,60 @@ class CriticStep:
     def plan(self):
         """Which way a step takes: the program as a table, or the reason why there is none."""
         self._trace()
-        program = f"gradient_penalty and backward: {self._why}" if self._program is None else str(self._program)
+        program = f"gradient_penalty and backward: {self._why}" if self._way is None else str(self._way.program)
         tuned = [f"samples {list(shape)}: fastest by {way}" for shape, way in self.tuned.items()]
         return "\n".join([program, *tuned, *self._captured.said()])
 
-    def __call__(self, real, fake):
+    def __call__(self, real, fake, *condition):
         """One update.
 
         Args:
             real, fake: [B, …] samples of one shape; gradients of neither are wanted.
+            condition: tensors [B, …] that the critic is called with behind its samples, such as labels. Likewise.
 
         Returns:
             {"loss", "wasserstein"} and, with a penalty, {"penalty", "gradient_norm"}: 0-d tensors, not synchronised.
         """
-        self._check(real, fake)
-        real, fake = real.detach(), fake.detach()
+        self._check(real, fake, condition)
+        samples = [given.detach() for given in (real, fake, *condition)]
+        self._given = len(condition)
         self._trace()
         if self.tune and real.is_cuda:
-            return self._captured(real, fake)
-        metrics = self._gradients(real, fake)
+            return self._captured(*samples)
+        metrics = self._gradients(*samples)
         self.optimizer.step()
         return metrics
 
-    def _gradients(self, real, fake):
+    def _gradients(self, real, fake, *condition):
         """Sets them, and returns the metrics."""
         points = None if self.penalty is None else self._points(real, fake)
+        samples = real, fake, points, condition
         with in_precision(self.precision, real.device):
-            way = self._way(real, fake, points)
+            run = self._fastest(*samples)
             try:
-                return way(real, fake, points)
+                return run(*samples)
             except Refused as reason:
-                return self._without_program(str(reason), real, fake, points)
+                return self._without_program(str(reason), *samples)
 
-    def _without_program(self, why, real, fake, points):
+    def _without_program(self, why, *samples):
         """By autograd from now on, unless it has an error of its own: then these samples are wrong, not the program."""
-        program, self._program, self._why = self._program, None, why
+        way, self._way, self._why = self._way, None, why
         try:
-            return self._by_autograd(real, fake, points)
+            return self._by_autograd(*samples)
         except BaseException:
-            self._program = program
+            self._way = way
             raise
 
     def _points(self, real, fake):
         """Where the penalty looks at the gradient."""
         return real if self.penalty == "r1" else interpolate(real, fake, generator=self.generator)
 
-    def _way(self, real, fake, points):
+    def _fastest(self, real, *others):
         """How gradients are made for samples of this shape. The first time, the ways are tried."""
-        if self._program is None:
+        if self._way is None:
             return self._by_autograd
         if not self.tune or not real.is_cpu:
-            is_last = real.dim() == 4 and self._program.is_channels_last()
+            is_last = real.dim() == 4 and self._way.program.is_channels_last()
             return self._by_program_in_channels_last if is_last else self._by_program
         ways = {"the program": self._by_program, "gradient_penalty and backward": self._by_autograd}
         if real.dim() == 4:
@@ -157,12 +162,12 @@ class CriticStep:
         shape = tuple(real.shape)
         if shape not in self.tuned:
             try:
-                self.tuned[shape] = fastest({name: partial(way, real, fake, points) for name, way in ways.items()})
+                self.tuned[shape] = fastest({name: partial(way, real, *others) for name, way in ways.items()})
             except Refused:
                 return self._by_program  # which says so
         return ways[self.tuned[shape]]
 
-    def _by_program(self, real, fake, points, in_memory=lambda samples: samples):
+    def _by_program(self, real, fake, points, condition, in_memory=lambda samples: samples):
         batch = real.shape[0]
         found = {}
 
@@ -179,27 +184,36 @@ class CriticStep:
             found["penalty"], found["gradient_norm"] = factor * penalty, norms.mean().to(gradient.dtype)
             return derivative
 
-        samples = in_memory(torch.cat([real, fake, points]))
-        scores, gradients = self._program.suited(samples).run(samples, 2 * batch, seed, tangent)
+        way, samples = self._way, in_memory(torch.cat([real, fake, points]))
+        results = way.results(real, condition)
+        program = way.program.suited(samples, results, 2 * batch)
+        if results:
+            program.give(results, times=3)
+        scores, received = program.run(samples, 2 * batch, seed, tangent)
+        if results:
+            received = way.through(results, received, self.critic.parameters())
         self.optimizer.zero_grad()
-        for param, grad in gradients:
+        for param, grad in received:
             param.grad = grad
         real_scores, fake_scores, _ = wide(scores).split(batch)
         return _metrics(real_scores, fake_scores, self.weight, **found)
 
-    def _by_program_in_channels_last(self, real, fake, points):
-        return self._by_program(real, fake, points, _layout.channels_last)
+    def _by_program_in_channels_last(self, *samples):
+        return self._by_program(*samples, _layout.channels_last)
 
-    def _by_autograd(self, real, fake, points):
-        if self._program is None:
-            real_scores, fake_scores = _there(_checks.scores(self.critic(real))), _checks.scores(self.critic(fake))
-        else:  # samples are independent of each other
-            real_scores, fake_scores = _there(self.critic(torch.cat([real, fake]))).tensor_split(2)
+    def _by_autograd(self, real, fake, points, condition):
+        critic = self.critic
+        if condition:
+            critic = _given(critic, condition)
+        if self._way is None or self._way.outside is not None:
+            real_scores, fake_scores = _there(_checks.scores(critic(real))), _checks.scores(critic(fake))
+        else:  # samples are independent of each other, and of all else
+            real_scores, fake_scores = _there(critic(torch.cat([real, fake]))).tensor_split(2)
         real_scores, fake_scores = wide(real_scores), wide(fake_scores)
         found, penalty = {}, None
         if points is not None:
             settings, factor = _PENALTIES[self.penalty]
-            penalty, norms = penalty_and_norms(self.critic, points, **settings)
+            penalty, norms = penalty_and_norms(critic, points, **settings)
             penalty = factor * penalty
             found = {"penalty": penalty.detach(), "gradient_norm": norms().mean().to(penalty.dtype)}
         loss = critic_loss(real_scores, fake_scores, penalty, weight=self.weight)
@@ -207,13 +221,18 @@ class CriticStep:
         loss.backward()
         return _metrics(real_scores.detach(), fake_scores.detach(), self.weight, **found)
 
-    def _check(self, real, fake):
+    def _check(self, real, fake, condition):
         _checks.floating("real", real)
         _checks.floating("fake", fake)
         _checks.batched("real", real)
         _checks.same_device("fake", fake, "real", real)
         _checks.same_shape("real", real, "fake", fake)
         _checks.filled("real", real)
+        _checks.condition(condition, "real", real)
+
+
+def _given(critic, condition):
+    return lambda samples: critic(samples, *condition)
 
 
 def _there(scores):

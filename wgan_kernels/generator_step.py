@@ -31,8 +31,8 @@ class GeneratorStep:
     ``tune`` makes a CUDA graph of the update, as ``CriticStep`` does (not run on a GPU yet).
 
     Args:
-        generator: latents [B, …] → samples.
-        critic: samples → scores. Its parameters receive nothing, and their gradients are not computed.
+        generator: latents [B, …], and what conditions them, such as labels → samples.
+        critic: samples, and the same → scores. Its parameters receive nothing, and their gradients are not computed.
         optimizer: of the generator's parameters.
         tune: True, False or "compile".
         precision: as in ``CriticStep``, of both networks.
@@ -61,17 +61,20 @@ class GeneratorStep:
         self._captured = Captured(partial(self._gradients, contextlib.nullcontext, generator), modules, optimizer)
         keep_freed_memory()
 
-    def __call__(self, latent):
-        """One update. latent: [B, …] → {"loss": []}. Nothing synchronises."""
-        _check(latent)
+    def __call__(self, latent, *condition):
+        """One update. latent: [B, …] → {"loss": []}. Nothing synchronises.
+
+        condition: tensors [B, …] that both networks are called with behind latents and samples.
+        """
+        _check(latent, condition)
         frozen = [p for p in _parameters(self.critic) if p.requires_grad]
         for param in frozen:
             param.requires_grad_(False)
         try:
             if self.tune and latent.is_cuda:
-                metrics = self._captured(latent)
+                metrics = self._captured(latent, *condition)
             else:
-                metrics = self._way("update", latent, self._gradients)(latent)
+                metrics = self._way("update", self._gradients, latent, *condition)(latent, *condition)
                 self.optimizer.step()
         finally:
             for param in frozen:
@@ -81,15 +84,19 @@ class GeneratorStep:
         return metrics
 
     @torch.no_grad()
-    def sample(self, latent):
-        """Samples for the critic, without gradients, of the generator in the mode that it is in. latent: [B, …]."""
-        _check(latent)
-        return self._way("sample", latent, self._samples)(latent)
+    def sample(self, latent, *condition):
+        """Samples for the critic, without gradients, of the generator in the mode that it is in. latent: [B, …].
 
-    def _gradients(self, convolutions, generator, latent):
+        condition: tensors [B, …] that it is called with behind them.
+        """
+        _check(latent, condition)
+        return self._way("sample", self._samples, latent, *condition)(latent, *condition)
+
+    def _gradients(self, convolutions, generator, latent, *condition):
         wanted = [param for group in self.optimizer.param_groups for param in group["params"] if param.requires_grad]
         with in_precision(self.precision, latent.device), convolutions():
-            loss = generator_loss(wide(_checks.scores(self.critic(generator(latent)))))
+            scores = _checks.scores(self.critic(generator(latent, *condition), *condition))
+            loss = generator_loss(wide(scores))
         if not loss.requires_grad:
             raise RuntimeError(
                 "critic: its scores do not depend on the generator (are the samples detached on the way?)"
@@ -98,22 +105,22 @@ class GeneratorStep:
         loss.backward(inputs=wanted)
         return {"loss": loss.detach()}
 
-    def _samples(self, convolutions, generator, latent):
-        with in_precision(self.precision, latent.device), convolutions():
-            samples = _chain.run(generator, latent)
+    def _samples(self, convolutions, generator, *inputs):
+        with in_precision(self.precision, inputs[0].device), convolutions():
+            samples = _chain.run(generator, *inputs)
         is_image = isinstance(samples, torch.Tensor) and samples.is_cpu
         return samples.contiguous() if is_image else samples  # for whoever calls view on them
 
-    def _way(self, what, latent, run):
+    def _way(self, what, run, *inputs):
         """``run`` in the way that is fastest. The first time, all are tried."""
-        if not latent.is_cpu:
+        if not inputs[0].is_cpu:
             return partial(run, contextlib.nullcontext, self.generator)
         ways = {name: partial(run, *way) for name, way in self._ways.items()}
         if not self.tune:
             return next(iter(ways.values()))
         if what not in self.tuned:
             with undisturbed(*self._captured.modules):
-                self.tuned[what] = fastest({name: partial(way, latent) for name, way in ways.items()})
+                self.tuned[what] = fastest({name: partial(way, *inputs) for name, way in ways.items()})
         return ways[self.tuned[what]]
 
 
@@ -131,7 +138,8 @@ def _parameters(critic):
     return critic.parameters() if isinstance(critic, nn.Module) else ()
 
 
-def _check(latent):
+def _check(latent, condition):
     _checks.floating("latent", latent)
     _checks.batched("latent", latent)
     _checks.filled("latent", latent)
+    _checks.condition(condition, "latent", latent)

@@ -15,8 +15,8 @@ from .transparent import is_plain
 
 def closure_of(function):
     """The ``Closure`` that a function, or ``functools.partial`` of a module, is; None where it has other things from
-    outside than modules, tensors without a gradient and plain values, or objects of which it reads such alone, as in
-    ``lambda x: self.critic(x, labels)``.
+    outside than modules, tensors without a gradient, tuples of them, and plain values, or objects of which it reads
+    such alone, as in ``lambda x: self.critic(x, labels)``.
     """
     try:
         found = _found_in(function)
@@ -59,8 +59,8 @@ class Closure:
     def names(self):
         """Those by which it reads what it has, and those of objects of which it reads attributes alone."""
         places = self.places
-        of_objects = {place[0] for where, place in places if where == "attribute"}
-        return {name for where, name in places if where in ("cell", "global")} | of_objects, of_objects
+        of_objects, of_tuples = ({place[0] for at, place in places if at == kind} for kind in ("attribute", "item"))
+        return {name for where, name in places if where in ("cell", "global")} | of_objects | of_tuples, of_objects
 
     def rebuilt(self, stand_in):
         """The function, with ``stand_in(value)`` for each module and tensor."""
@@ -74,6 +74,8 @@ class Closure:
         function, cells = self.function, of("cell")
         for (name, attribute), value in of("attribute").items():
             setattr(cells.setdefault(name, SimpleNamespace()), attribute, value)
+        for (name, _), value in of("item").items():
+            cells[name] = (*cells.get(name, ()), value)
         cells = tuple(CellType(cells[name]) for name in function.__code__.co_freevars)
         space, defaults = {**function.__globals__, **of("global")}, tuple(of("default").values())
         return FunctionType(function.__code__, space, function.__name__, defaults, cells)
@@ -97,6 +99,8 @@ def _found_in(function):
 
 
 def _of_cell(code, name, value):
+    if type(value) is tuple and value and {_kind(item) for item in value} == {torch.Tensor}:
+        return {("item", (name, i)): item for i, item in enumerate(value)}
     attributes = _attributes_of(code, name)
     if not attributes or _kind(value) not in (None, nn.Module):
         return {("cell", name): value}

@@ -8,24 +8,52 @@ from .program import Refused
 
 
 class Given(Node):
-    """An operation of a value and of what is ``given`` from outside, whose gradient is told as a parameter's is."""
+    """An operation of a value and of what is ``given`` from outside, whose gradient is told as a parameter's is.
 
-    apart = "reads what no sample goes through"
+    Where several batches come behind each other, what is given has the rows of one, for each of them the same.
+    """
+
+    saved = ("given", "sums")
 
     def __init__(self, name, what, places):
         super().__init__(name, what)
         self.places = places
         self.forget()
 
-    def give(self, results):
-        self.given = [results[place] for place in self.places]
+    def give(self, results, times):
+        self.given, self.times = [results[place] for place in self.places], times
+        self.sums = [None] * len(self.given)
 
-    def _received(self, grads):
-        """[(given, its gradient)], of those that want one; None: zeros, where autograd would have a way to it."""
+    def _beside(self, x):
+        """What is given, with a row for each of x where it has rows."""
+        if self.times == 1:
+            return self.given
+        return [self._repeated(given, x) for given in self.given]
+
+    def _repeated(self, given, x):
+        if given.dim() < x.dim():
+            return given
+        if len(given) * self.times == len(x):
+            return given.repeat(self.times, *[1] * (given.dim() - 1))
+        if len(given) != 1:
+            raise Refused(f"{self.name}: is given {len(given)} rows for batches of {len(x) // self.times} samples")
+        return given
+
+    def _receives(self, grads):
+        """Adds to what those that are given receive, for any number of batches."""
+        for i, (given, grad) in enumerate(zip(self.given, grads, strict=True)):
+            if given.requires_grad:
+                if given.dim() == grad.dim() and 1 < len(given) < len(grad):
+                    grad = grad.unflatten(0, (-1, len(given))).sum(0)
+                grad = of(given.dtype, grad.sum_to_size(given.shape))
+                self.sums[i] = grad if self.sums[i] is None else self.sums[i] + grad
+
+    def gradients(self):
+        """None: zeros, where autograd would have a way to it."""
         received = []
-        for given, grad in zip(self.given, grads, strict=True):
+        for given, grad in zip(self.given, self.sums, strict=True):
             if given.requires_grad and (grad is not None or self.bent_behind):
-                received.append((given, torch.zeros_like(given) if grad is None else of(given.dtype, grad)))
+                received.append((given, torch.zeros_like(given) if grad is None else grad))
         return received
 
 
@@ -33,7 +61,6 @@ class Cat(Given):
     """One value between others from outside: behind each other along ``dim``, the value as number ``index``."""
 
     gives, pulls = True, None
-    saved = ("given", "r")
 
     def __init__(self, name, places, index, dim):
         super().__init__(name, "cat", places)
@@ -42,28 +69,24 @@ class Cat(Given):
     def forward(self, split, x):
         if self.dim % x.dim() == 0:
             raise Refused(f"{self.name}: puts samples behind each other")
-        self.memory, self.dtype, self.width = _layout.memory_format(x), x.dtype, x.shape[self.dim]
-        self.first = sum(given.shape[self.dim] for given in self.given[: self.index])
-        return self._cat(x, self.given)
+        self.split, self.memory, self.dtype = split, _layout.memory_format(x), x.dtype
+        self.widths = [given.shape[self.dim] for given in self.given]
+        self.widths.insert(self.index, x.shape[self.dim])
+        return self._cat(x, self._beside(x))
 
     def pullback(self, delta, rows):
+        if self.split:
+            self._receives(self._others(delta[: self.split]))
         return [self._part(delta)]
 
     def pushforward(self, t):
         return self._cat(t, [torch.zeros_like(given) for given in self.given])
 
     def curvature(self, r, wanted):
-        self.r = r
-        return [self._part(r) if wanted and r is not None else None]
-
-    def gradients(self):
-        if self.r is None:
-            return self._received([None] * len(self.given))
-        widths = [given.shape[self.dim] for given in self.given]
-        widths.insert(self.index, self.width)
-        parts = list(self.r.split(widths, self.dim))
-        del parts[self.index]
-        return self._received(parts)
+        if r is None:
+            return [None]
+        self._receives(self._others(r))
+        return [self._part(r) if wanted else None]
 
     def _cat(self, x, others):
         parts = list(others)
@@ -72,66 +95,73 @@ class Cat(Given):
         return _layout.channels_last(y) if y.dim() == 4 else y
 
     def _part(self, delta):
-        part = of(self.dtype, delta.narrow(self.dim, self.first, self.width))
+        part = of(self.dtype, delta.split(self.widths, self.dim)[self.index])
         return part.contiguous(memory_format=self.memory)
+
+    def _others(self, delta):
+        parts = list(delta.split(self.widths, self.dim))
+        del parts[self.index]
+        return parts
 
 
 class Shift(Given):
     """x + given."""
 
     gives, pulls = True, None
-    saved = ("given", "r")
 
     def __init__(self, name, place):
         super().__init__(name, "add", [place])
 
     def forward(self, split, x):
-        self.dtype = x.dtype
-        return _like(self, x, x + self.given[0])
+        self.split, self.dtype = split, x.dtype
+        return _like(self, x, x + self._beside(x)[0])
 
     def pullback(self, delta, rows):
+        if self.split:
+            self._receives([delta[: self.split]])
         return [of(self.dtype, delta)]
 
     def pushforward(self, t):
         return t.clone()
 
     def curvature(self, r, wanted):
-        self.r = r
-        return [of(self.dtype, r) if wanted and r is not None else None]
-
-    def gradients(self):
-        return self._received([None if self.r is None else self.r.sum_to_size(self.given[0].shape)])
+        if r is None:
+            return [None]
+        self._receives([r])
+        return [of(self.dtype, r) if wanted else None]
 
 
 class Scale(Given):
-    """x∘given, linear in both: what is given receives t∘δ, and r∘x."""
+    """x∘given, linear in both: what is given receives x∘δ of real and fake, t∘δ and r∘x of interpolated samples."""
 
     gives = pulls = takes_tangent = True
-    saved = ("given", "x", "delta", "met")
+    saved = (*Given.saved, "before", "x", "delta")
 
     def __init__(self, name, place):
         super().__init__(name, "mul", [place])
         self.keeps = self.places
 
     def forward(self, split, x):
-        self.x = x
-        return _like(self, x, x * self.given[0])
+        self.split, self.dtype = split, x.dtype
+        self.before, self.x = x[:split], x[split:]
+        return _like(self, x, x * self._beside(x)[0])
 
     def pullback(self, delta, rows):
-        self.delta = delta
-        return [of(self.x.dtype, delta * self.given[0])]
+        self.delta = delta[self.split :]
+        if self.split:
+            self._receives([delta[: self.split] * self.before])
+            self.before = None
+        return [of(self.dtype, delta * self._beside(delta)[0])]
 
     def pushforward(self, t):
-        self.met = t * self.delta
+        self._receives([t * self.delta])
         return t * self.given[0]
 
     def curvature(self, r, wanted):
-        if r is not None:
-            self.met = self.met + r * self.x
-        return [of(self.x.dtype, r * self.given[0]) if wanted and r is not None else None]
-
-    def gradients(self):
-        return self._received([self.met.sum_to_size(self.given[0].shape)])
+        if r is None:
+            return [None]
+        self._receives([r * self.x])
+        return [of(self.dtype, r * self.given[0]) if wanted else None]
 
 
 def _like(node, x, y):

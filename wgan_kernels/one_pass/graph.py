@@ -12,15 +12,22 @@ from .in_place import AUGMENTED, Proxy
 from .program import Refused
 
 
-def graph_of(critic, tracer):
+def graph_of(critic, tracer, given=0):
     """``fx.Graph``, whose nodes name modules as ``critic.get_submodule`` does, and their tensors likewise.
 
     tracer: a ``Tracer``, for samples of any shape or of one alone.
+    given: how many tensors it is called with beside them: placeholders behind that of the samples.
 
     Raises:
         Refused: its forward cannot be run without samples, or does what cannot be written down.
     """
-    return _written(critic, tracer, lambda: _stand_in(critic, "", tracer, {}))
+
+    def stand_in():
+        critic_ = _stand_in(critic, "", tracer, {})
+        others = [tracer.placeholder(f"given_{i}", None) for i in range(given)]
+        return lambda samples: critic_(samples, *others)
+
+    return _written(critic, tracer, stand_in)
 
 
 def graph_of_closure(closure, within, tracer):

@@ -2,7 +2,6 @@
 
 import weakref
 
-import torch
 from torch import nn
 
 from .._settings import settings, surroundings
@@ -10,24 +9,6 @@ from .closure import Closure
 from .program import Refused
 from .trace import reads, reads_of_closure, trace, trace_closure
 from .transparent import is_unchanged
-
-
-class Way:
-    """How samples go: by a ``Program``, before which an ``Outside``, if any, is run. gone: of which kinds some have."""
-
-    def __init__(self, program, outside):
-        self.program, self.outside, self.gone = program, outside, set()
-
-    def results(self, x, tensors):
-        """What the outside comes to, with its graph."""
-        if self.outside is None:
-            return []
-        with torch.enable_grad():
-            return self.outside.run(x, tensors)
-
-    def weights(self, results):
-        """[(Weight, what a layer has computed for it)]"""
-        return [] if self.outside is None else self.outside.weights(results)
 
 
 class Known:
@@ -94,7 +75,7 @@ class Known:
 
     def _traced(self, critic, *samples):
         try:
-            return Way(*self.trace(critic, *samples))
+            return self.trace(critic, *samples)
         except Refused:
             return None
 

@@ -26,10 +26,11 @@ class Layer(Node):
         self.module, self.maps, self.how, self.computed = module, maps, how, computed
         if computed:
             self.keeps = computed.values()
-            self.apart = f"its {next(iter(computed))} is no parameter of its own"
+        if computed and module is not None:
+            self.apart = f"computes its {next(iter(computed))} anew for real, fake and interpolated samples"
         self.forget()
 
-    def give(self, results):
+    def give(self, results, times):
         self.results = results
 
     def weights(self, results):

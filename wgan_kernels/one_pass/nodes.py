@@ -50,8 +50,8 @@ class Node:
     def parameters(self):
         return () if self.module is None else self.module.parameters()
 
-    def give(self, results):
-        """Takes what it reads of those of an ``Outside``."""
+    def give(self, results, times):
+        """Takes what it reads of those of an ``Outside``. times: how many batches of that size come together."""
 
     def gradients(self):
         """[(parameter, what it receives)]"""

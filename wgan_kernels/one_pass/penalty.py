@@ -85,7 +85,8 @@ class Penalty(torch.autograd.Function):
                 with as_it_was(ctx):
                     ctx.program, *_ = _begun(ctx.way, x, ctx.how, ctx.results)
             program, ctx.program = ctx.program, None
-            gradients = _through(ctx, program.finish(delta * derivative))
+            received = ctx.way.through(ctx.results, program.finish(delta * derivative), ctx.params)
+            gradients = {id(param): grad for param, grad in received}
             program.release()
         return None, None, None, None, None, None, *(gradients.get(id(param)) for param in ctx.params)
 
@@ -93,20 +94,6 @@ class Penalty(torch.autograd.Function):
 def _tensors(critic):
     """What a critic is given beside its samples."""
     return critic.tensors if isinstance(critic, Closure) else ()
-
-
-def _through(ctx, received):
-    """{a parameter's identity: what it receives}, through the outside where that has received it."""
-    gradients = {id(tensor): grad for tensor, grad in received}
-    of_results = [(result, gradients.pop(id(result))) for result in ctx.results if id(result) in gradients]
-    if of_results:
-        results, grads = zip(*of_results, strict=True)
-        wanted = [param for param in ctx.params if param.requires_grad]
-        found = torch.autograd.grad(results, wanted, grads, retain_graph=True, allow_unused=True)
-        for param, grad in zip(wanted, found, strict=True):
-            if grad is not None:
-                gradients[id(param)] = gradients[id(param)] + grad if id(param) in gradients else grad
-    return gradients
 
 
 def _gradients_by_calls(ctx, x, delta):

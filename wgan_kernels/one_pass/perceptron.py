@@ -63,15 +63,18 @@ class Perceptron(Sweeps):
         self.layers, activations = zip(*chain, strict=True)
         self.bent_behind = [any(activations[i:]) for i in range(len(chain))]
         self.slopes, self.curves = map(list, zip(*(given or (1.0, 0) for given in activations), strict=True))
-        self.is_given = any(isinstance(node, Cat) for node in before)
+        self.places = [place for node in before if isinstance(node, Cat) for place in node.places]
+        self.is_given = bool(self.places)
         for node in self.before:
             node.bent_behind = self.bent_behind[0]
         calls = [getattr(node, "call", None) for node in before]
         self.flattens = all(isinstance(call, nn.Flatten) and call.start_dim == 1 for call in calls)
         self.forget()
 
-    def takes(self, x, results):
-        """Whether the kernels take samples x, and gain by it."""
+    def takes(self, x, results, split):
+        """Whether the kernels take samples x, and gain by it. They tell no gradient at those before ``split``."""
+        if split and any(results[place].requires_grad for place in self.places):
+            return False
         weights, biases = self._parameters(results)
         width = weights[0].shape[1] if self.is_given else x[:1].numel()  # of others it is seen when they are read
         return _perceptron.serve(x, width, weights, biases)
@@ -81,10 +84,10 @@ class Perceptron(Sweeps):
         another.before = [copy.copy(node) for node in self.before]
         return another
 
-    def give(self, results):
+    def give(self, results, times=1):
         self.results = results
         for node in self.before:
-            node.give(results)
+            node.give(results, times)
 
     def _parameters(self, results):
         weights, biases = zip(*(layer.weights(results) for layer in self.layers), strict=True)

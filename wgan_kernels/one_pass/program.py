@@ -145,9 +145,10 @@ class Program(Sweeps):
                 bent[source] |= bent[i] or node.bends
                 alone[source] = readers[source] == 1 and (alone[i] if node.pulls is None else node.pulls)
 
-    def suited(self, x, results=()):
-        """The sweeps for samples like x. results: see ``give``."""
-        return self.perceptron if self.perceptron is not None and self.perceptron.takes(x, results) else self
+    def suited(self, x, results=(), split=0):
+        """The sweeps for samples like x. results: see ``give``. split: see ``run``."""
+        is_served = self.perceptron is not None and self.perceptron.takes(x, results, split)
+        return self.perceptron if is_served else self
 
     def is_channels_last(self):
         """Whether a kernel of the critic is in channels-last memory, and with it all that its convolution gives."""
@@ -158,10 +159,12 @@ class Program(Sweeps):
     def copied(self):
         return Program([(copy.copy(node), reads) for node, reads in self.steps])
 
-    def give(self, results):
-        """What an ``Outside`` has come to, for the next sweeps."""
+    def give(self, results, times=1):
+        """What an ``Outside`` has come to, for the next sweeps. times: of samples as it has seen them so many batches
+        come behind each other.
+        """
         for node, _ in self.steps:
-            node.give(results)
+            node.give(results, times)
 
     def begin(self, x, split, seed):
         self.x_hat = x[split:]

@@ -100,7 +100,7 @@ class Region(Node):
         self.curved = self.bends = self._bends()
         self.forget()
 
-    def give(self, results):
+    def give(self, results, times):
         self.given = [results[place] for place in self.places]
 
     def forward(self, split, *xs):

@@ -16,15 +16,17 @@ from .outside import Outside, functions
 from .program import Program, Refused
 from .region import Regions, check_worth
 from .shaped import ShapedTracer
+from .way import Way
 
 _SHAPES = ("flatten", "squeeze", "unsqueeze", "unflatten")
 _ADDITIONS = (operator.add, torch.add)
 _PRODUCTS = (operator.mul, torch.mul)
 
 
-def trace(critic, samples=None):
-    """(the critic's ``Program``, its ``Outside`` or None)
+def trace(critic, samples=None, given=0):
+    """The ``Way`` of a critic's samples.
 
+    given: how many tensors it is called with beside them.
     samples: for samples of this shape alone, the critic's Python may ask for it, and ``Region`` nodes may couple them.
 
     Raises:
@@ -33,22 +35,24 @@ def trace(critic, samples=None):
     if not isinstance(critic, nn.Module):
         raise Refused(f"the critic is a {type(critic).__name__}, not a Module")
     _check_all(critic)
-    if _is_chain(critic) and samples is None:
-        return _program(_steps_of_chain(critic)), None
+    if _is_chain(critic) and samples is None and not given:
+        return _way(_steps_of_chain(critic), None)
     critic = nn.Sequential(critic) if is_layer(critic) else critic
-    return _of_graph(critic, lambda tracer: graph_of(critic, tracer), samples)
+    return _of_graph(critic, lambda tracer: graph_of(critic, tracer, given), samples)
 
 
-def trace_step(critic):
-    """The ``Program`` of a critic whose real, fake and interpolated samples go through it together.
+def trace_step(critic, given=0):
+    """The same for real, fake and interpolated samples that go through it together.
 
     Raises: as ``trace``.
     """
-    program, _ = trace(critic)
-    for node, _ in program.steps:
+    way = trace(critic, given=given)
+    for node, _ in way.program.steps:
         if node.apart is not None:
             raise Refused(f"{node.name} ({node.what}) {node.apart}")
-    return program
+    if way.outside is not None:
+        way.outside.check_is_the_same_at_each_call()
+    return way
 
 
 def trace_closure(closure, samples=None):
@@ -67,13 +71,13 @@ def _of_graph(critic, graph_by, samples):
         with torch.random.fork_rng([]):  # layers without data draw
             steps, outside = _steps(critic, graph_by(ShapedTracer(samples)), Regions)
         check_worth(steps)
-    return _program(steps), outside
+    return _way(steps, outside)
 
 
-def _program(steps):
+def _way(steps, outside):
     if not steps:
         raise Refused("it has no operation")
-    return Program(steps, perceptron.recognised(steps))
+    return Way(Program(steps, perceptron.recognised(steps)), outside)
 
 
 def _steps(critic, graph, regions_of):

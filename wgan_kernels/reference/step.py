@@ -17,15 +17,18 @@ class CriticStep:
         self.critic, self.optimizer, self.penalty, self.weight = critic, optimizer, penalty, weight
         self.generator = generator
 
-    def __call__(self, real, fake):
-        real, fake = real.detach(), fake.detach()
+    def __call__(self, real, fake, *condition):
+        def critic(samples):
+            return self.critic(samples, *condition)
+
+        real, fake, *condition = (given.detach() for given in (real, fake, *condition))
         points = real
         if self.penalty in ("gp", "one-sided"):
             points = interpolate(real, fake, generator=self.generator)
-        real_scores, fake_scores = self.critic(real), self.critic(fake)
+        real_scores, fake_scores = critic(real), critic(fake)
         found, penalty = {}, None
         if self.penalty is not None:
-            gradient = input_gradient(self.critic, points)
+            gradient = input_gradient(critic, points)
             target, factor = (0.0, 0.5) if self.penalty == "r1" else (1.0, 1.0)
             penalty = factor * gradient_norm_penalty(gradient, target=target, one_sided=self.penalty == "one-sided")
             norm = gradient_norm_penalty(gradient.detach(), target=0.0, reduction="none").sqrt().mean()
@@ -43,9 +46,9 @@ class GeneratorStep:
     def __init__(self, generator, critic, optimizer, *, tune=True, ema=None, precision=None):
         self.generator, self.critic, self.optimizer, self.ema = generator, critic, optimizer, ema
 
-    def __call__(self, latent):
+    def __call__(self, latent, *condition):
         wanted = [param for group in self.optimizer.param_groups for param in group["params"]]
-        loss = generator_loss(self.critic(self.generator(latent)))
+        loss = generator_loss(self.critic(self.generator(latent, *condition), *condition))
         self.optimizer.zero_grad()
         loss.backward(inputs=wanted)
         self.optimizer.step()
@@ -54,5 +57,5 @@ class GeneratorStep:
         return {"loss": loss.detach()}
 
     @torch.no_grad()
-    def sample(self, latent):
-        return self.generator(latent)
+    def sample(self, latent, *condition):
+        return self.generator(latent, *condition)

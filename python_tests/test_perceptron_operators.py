@@ -8,13 +8,14 @@ pytestmark = needs_compiled
 operators = torch.ops.wgan_kernels
 
 
-def arguments(split=3, points=2, curves=(0, 0)):
+def arguments(split=3, points=2, curves=(0, 0), asked=None):
     weights, biases, slopes = [torch.randn(5, 4), torch.randn(2, 5)], [torch.randn(5), None], [0.2, 1.0]
     how = slopes, list(curves)
     x, seed = torch.randn(split + points, 4), torch.randn(split + points, 2)
-    _, _, values, deltas = operators.perceptron_begin(x, seed, weights, biases, *how, split)
+    asked = split if asked is None else asked
+    _, _, values, deltas = operators.perceptron_begin(x, seed, weights, biases, *how, split, asked)
     return {
-        "begin": (x, seed, weights, biases, *how, split),
+        "begin": (x, seed, weights, biases, *how, split, asked),
         "penalty": (x, weights, biases, *how, 1.0, False),
         "finish": (x, torch.randn(points, 4), values, deltas, weights, *how),
     }
@@ -30,9 +31,9 @@ def test_opcheck(name, split, curves):
 
 @pytest.mark.parametrize("curves", [(0, 0), (3, 0)])
 def test_no_samples(curves):
-    x, _, weights, biases, *how, _ = arguments(curves=curves)["begin"]
+    x, _, weights, biases, *how, _, _ = arguments(curves=curves)["begin"]
     empty = x[:0], x.new_empty(0, 2)
-    _, _, values, deltas = operators.perceptron_begin(*empty, weights, biases, *how, 0)
+    _, _, values, deltas = operators.perceptron_begin(*empty, weights, biases, *how, 0, 0)
     penalty, derivative, norms, *_ = operators.perceptron_penalty(x[:0], weights, biases, *how, 1.0, False)
     assert penalty.isnan() and derivative.shape == (0, 4) and norms.shape == (0,)
     for grad in operators.perceptron_finish(x[:0], x[:0], values, deltas, weights, *how):
@@ -41,13 +42,24 @@ def test_no_samples(curves):
 
 @pytest.mark.parametrize("split", [0, 3, 32, 33])
 def test_no_tangents(split):
-    x, seed, weights, biases, *how, _ = arguments(split, 0, curves=(1, 0))["begin"]
-    kept = operators.perceptron_begin(x, seed, weights, biases, *how, split)[2:]
+    x, seed, weights, biases, *how, _, _ = arguments(split, 0, curves=(1, 0))["begin"]
+    kept = operators.perceptron_begin(x, seed, weights, biases, *how, split, split)[2:]
     found = operators.perceptron_finish(x, x[:0], *kept, weights, *how)
     weights, bias = [weight.requires_grad_() for weight in weights], biases[0].requires_grad_()
     scores = torch.tanh(x @ weights[0].t() + bias) @ weights[1].t()
     expected = torch.autograd.grad(scores, [*weights, bias], seed)
     torch.testing.assert_close(found[:3], list(expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("curves", [(0, 0), (4, 5)])
+@pytest.mark.parametrize(("split", "asked"), [(0, 0), (40, 0), (40, 3), (40, 32), (40, 35), (40, 40), (70, 64)])
+def test_a_gradient_is_told_from_any_sample_on(split, asked, curves):
+    *given, _ = arguments(split, 50, curves)["begin"]
+    tests = ("test_schema", "test_faketensor")
+    torch.library.opcheck(operators.perceptron_begin.default, (*given, asked), test_utils=tests)
+    (scores, gradient, *kept), (same, last, *too) = (operators.perceptron_begin(*given, at) for at in (0, asked))
+    assert len(last) == split + 50 - asked and torch.equal(gradient[asked:], last)
+    assert torch.equal(scores, same) and all(map(torch.equal, kept, too))
 
 
 WRONG = {
@@ -65,6 +77,8 @@ WRONG = {
     "a negative curve": ("begin", 5, lambda curves: [0, -1]),
     "no such split": ("begin", 6, lambda split: 9),
     "a negative split": ("begin", 6, lambda split: -1),
+    "a gradient behind the split": ("begin", 7, lambda asked: 4),
+    "a gradient before the first": ("begin", 7, lambda asked: -1),
     "a penalty of doubles": ("penalty", 0, lambda x: x.double()),
     "a penalty of another width": ("penalty", 0, lambda x: x[:, :3].contiguous()),
     "a penalty of single numbers": ("penalty", 0, lambda x: x[0, 0]),

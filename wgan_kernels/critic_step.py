@@ -186,7 +186,7 @@ class CriticStep:
 
         way, samples = self._way, in_memory(torch.cat([real, fake, points]))
         results = way.results(real, condition)
-        program = way.program.suited(samples, results, 2 * batch)
+        program = way.program.suited(samples, results)
         if results:
             program.give(results, times=3)
         scores, received = program.run(samples, 2 * batch, seed, tangent)

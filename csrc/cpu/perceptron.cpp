@@ -149,25 +149,28 @@ struct Run {
 };
 
 // x: [N, in]; seed: [N, out]; weights: [out, in] each; biases: [out] or absent → scores: [N, out]; the gradient of
-// Σ seed·score, [N − split, in], at the samples from `split` on; values and deltas
+// Σ seed·score, [N − asked, in], at the samples from `asked` on, of which those from `split` on are interpolated;
+// values and deltas
 std::tuple<Tensor, Tensor, Tensor, Tensor> perceptron_begin(const Tensor& x, const Tensor& seed,
                                                             const std::vector<Tensor> weights,
                                                             const std::vector<std::optional<Tensor>> biases,
                                                             const std::vector<double> slopes,
-                                                            const std::vector<int64_t> curves, int64_t split) {
+                                                            const std::vector<int64_t> curves, int64_t split,
+                                                            int64_t asked) {
   Run run("perceptron_begin", x, weights, biases, slopes, curves, split);
   const int64_t samples = run.samples, in = run.network.in(), out = run.network.out();
   check_matrix("perceptron_begin", "seed", seed, samples, out);
+  STD_TORCH_CHECK(0 <= asked && asked <= split, "perceptron_begin: asked must be one of the samples up to split");
   Tensor scores = torch::stable::new_empty(x, {samples, out});
-  Tensor gradient = torch::stable::new_empty(x, {samples - split, in});
+  Tensor gradient = torch::stable::new_empty(x, {samples - asked, in});
   const float* of_seed = data<float>(seed);
   float *of_scores = mutable_data<float>(scores), *of_gradient = mutable_data<float>(gradient);
   const int64_t last = run.network.layers.back().at * kPanel;
   run.each_block([&](int64_t first, int64_t count, const Block<float>& block, float* scratch) {
-    const int64_t wanted = std::min(count, std::max<int64_t>(0, split - first));  // whose gradient is, from here on
+    const int64_t wanted = std::min(count, std::max<int64_t>(0, asked - first));  // whose gradient is, from here on
     from_block(block.values + last, 0, count, out, of_scores + first * out);
     pullback_block(run.network, block, of_seed + first * out, count, wanted < count ? scratch : nullptr);
-    from_block(scratch, wanted, count, in, of_gradient + (first + wanted - split) * in);
+    from_block(scratch, wanted, count, in, of_gradient + (first + wanted - asked) * in);
   });
   return {scores, gradient, run.values, run.deltas};
 }

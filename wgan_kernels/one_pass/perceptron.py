@@ -71,10 +71,8 @@ class Perceptron(Sweeps):
         self.flattens = all(isinstance(call, nn.Flatten) and call.start_dim == 1 for call in calls)
         self.forget()
 
-    def takes(self, x, results, split):
-        """Whether the kernels take samples x, and gain by it. They tell no gradient at those before ``split``."""
-        if split and any(results[place].requires_grad for place in self.places):
-            return False
+    def takes(self, x, results):
+        """Whether the kernels take samples x, and gain by it."""
         weights, biases = self._parameters(results)
         width = weights[0].shape[1] if self.is_given else x[:1].numel()  # of others it is seen when they are read
         return _perceptron.serve(x, width, weights, biases)
@@ -95,12 +93,13 @@ class Perceptron(Sweeps):
 
     def begin(self, x, split, seed):
         shape, like = x.shape[1:], self._read(x, split)
-        given = seed(like).reshape(len(x), -1), self.weights, self.biases, self.slopes, self.curves, split
+        asked = 0 if any(self.results[place].requires_grad for place in self.places) else split
+        given = seed(like).reshape(len(x), -1), self.weights, self.biases, self.slopes, self.curves, split, asked
         scores, gradient, *self.kept = _perceptron.begin(self.x, *given)
         if self.is_given:
             for node in reversed(self.before):
                 (gradient,) = node.pullback(gradient, None)
-        return scores.view(like.shape), gradient.view(-1, *shape)
+        return scores.view(like.shape), gradient[split - asked :].view(-1, *shape)
 
     def penalty(self, x, target, one_sided):
         if self.is_given:

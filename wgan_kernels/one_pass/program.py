@@ -145,10 +145,9 @@ class Program(Sweeps):
                 bent[source] |= bent[i] or node.bends
                 alone[source] = readers[source] == 1 and (alone[i] if node.pulls is None else node.pulls)
 
-    def suited(self, x, results=(), split=0):
-        """The sweeps for samples like x. results: see ``give``. split: see ``run``."""
-        is_served = self.perceptron is not None and self.perceptron.takes(x, results, split)
-        return self.perceptron if is_served else self
+    def suited(self, x, results=()):
+        """The sweeps for samples like x. results: see ``give``."""
+        return self.perceptron if self.perceptron is not None and self.perceptron.takes(x, results) else self
 
     def is_channels_last(self):
         """Whether a kernel of the critic is in channels-last memory, and with it all that its convolution gives."""

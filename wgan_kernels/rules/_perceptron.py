@@ -3,7 +3,7 @@ one of ``_smooth.CURVES``: all layers of a block of samples at once, by two kern
 
 ::
 
-    begin   y_l, the scores; δ_l = φ_l′∘d_l, d_l = W_{l+1}ᵀ δ_{l+1}, the gradient W_1ᵀ δ_1
+    begin   y_l, the scores; δ_l = φ_l′∘d_l, d_l = W_{l+1}ᵀ δ_{l+1}, the gradient W_1ᵀ δ_1 from one sample on
     penalty or the same without scores, and with the gradient's penalty and its derivative instead of the gradient
     finish  t_l = φ_l′∘u_l, u_l = W_l t_{l−1}; Σ δ_l y_{l−1}ᵀ, with t for y where the penalty looks
             where a layer is curved also q_l = φ_l″∘d_l∘u_l + φ_l′∘(W_{l+1}ᵀ q_{l+1}); Σ q_l y_{l−1}ᵀ
@@ -24,8 +24,8 @@ def _kept(x, weights, curves, split):
     return x.new_empty(2 * blocks, *shape), x.new_empty(2 * blocks - split // _PANEL, *shape)
 
 
-def _begin_fake(x, seed, weights, biases, slopes, curves, split):
-    return torch.empty_like(seed), x.new_empty(len(x) - split, x.shape[1]), *_kept(x, weights, curves, split)
+def _begin_fake(x, seed, weights, biases, slopes, curves, split, asked):
+    return torch.empty_like(seed), x.new_empty(len(x) - asked, x.shape[1]), *_kept(x, weights, curves, split)
 
 
 def _penalty_fake(x, weights, biases, slopes, curves, target, one_sided):
@@ -39,7 +39,7 @@ def _finish_fake(x, t, values, deltas, weights, slopes, curves):
 
 _library.define_compiled(
     "perceptron_begin(Tensor x, Tensor seed, Tensor[] weights, Tensor?[] biases, float[] slopes, int[] curves,"
-    " int split) -> (Tensor, Tensor, Tensor, Tensor)",
+    " int split, int asked) -> (Tensor, Tensor, Tensor, Tensor)",
     fake=_begin_fake,
 )
 _library.define_compiled(

@@ -4,6 +4,8 @@ import pytest
 import torch
 from cases import needs_compiled
 
+import wgan_kernels as wk
+
 pytestmark = needs_compiled
 operators = torch.ops.wgan_kernels
 
@@ -16,7 +18,7 @@ def arguments(split=3, points=2, curves=(0, 0), asked=None):
     _, _, values, deltas = operators.perceptron_begin(x, seed, weights, biases, *how, split, asked)
     return {
         "begin": (x, seed, weights, biases, *how, split, asked),
-        "penalty": (x, weights, biases, *how, 1.0, False),
+        "penalty": (x, weights, biases, *how, 1.0, False, 1, 2),
         "finish": (x, torch.randn(points, 4), values, deltas, weights, *how),
     }
 
@@ -34,7 +36,7 @@ def test_no_samples(curves):
     x, _, weights, biases, *how, _, _ = arguments(curves=curves)["begin"]
     empty = x[:0], x.new_empty(0, 2)
     _, _, values, deltas = operators.perceptron_begin(*empty, weights, biases, *how, 0, 0)
-    penalty, derivative, norms, *_ = operators.perceptron_penalty(x[:0], weights, biases, *how, 1.0, False)
+    penalty, derivative, norms, *_ = operators.perceptron_penalty(x[:0], weights, biases, *how, 1.0, False, 0, 4)
     assert penalty.isnan() and derivative.shape == (0, 4) and norms.shape == (0,)
     for grad in operators.perceptron_finish(x[:0], x[:0], values, deltas, weights, *how):
         assert not grad.any()
@@ -62,6 +64,20 @@ def test_a_gradient_is_told_from_any_sample_on(split, asked, curves):
     assert torch.equal(scores, same) and all(map(torch.equal, kept, too))
 
 
+@pytest.mark.parametrize(("first", "width"), [(0, 4), (0, 3), (1, 3), (1, 1), (2, 0)])
+def test_a_penalty_of_some_features(first, width):
+    x, weights, biases, *how = arguments(33, 7, curves=(1, 0))["penalty"][:5]
+    penalty, derivative, norms, *_ = operators.perceptron_penalty(x, weights, biases, *how, 0.3, False, first, width)
+    whole = operators.perceptron_begin(x, torch.ones(40, 2), weights, biases, *how, 0, 0)[1]
+    some = whole[:, first : first + width].clone().requires_grad_()
+    expected = wk.reference.gradient_norm_penalty(some, target=0.3)
+    torch.testing.assert_close(penalty, expected.detach())
+    torch.testing.assert_close(norms, some.detach().norm(dim=1))
+    expected = torch.autograd.grad(expected, some)[0] if width else some
+    torch.testing.assert_close(derivative[:, first : first + width], expected.detach())
+    assert not derivative[:, :first].any() and not derivative[:, first + width :].any()
+
+
 WRONG = {
     "x of doubles": ("begin", 0, lambda x: x.double()),
     "x of another width": ("begin", 0, lambda x: x[:, :3].contiguous()),
@@ -82,6 +98,9 @@ WRONG = {
     "a penalty of doubles": ("penalty", 0, lambda x: x.double()),
     "a penalty of another width": ("penalty", 0, lambda x: x[:, :3].contiguous()),
     "a penalty of single numbers": ("penalty", 0, lambda x: x[0, 0]),
+    "a penalty of features that are missing": ("penalty", 8, lambda width: 4),
+    "a penalty from before the first": ("penalty", 7, lambda first: -1),
+    "a penalty of less than nothing": ("penalty", 8, lambda width: -1),
     "a penalty with a bias too long": ("penalty", 2, lambda biases: [torch.zeros(9), None]),
     "other values": ("finish", 2, lambda values: values[:, :3].contiguous()),
     "values and deltas of doubles": ("finish", slice(2, 4), lambda both: [each.double() for each in both]),

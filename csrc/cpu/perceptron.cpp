@@ -186,22 +186,30 @@ WGAN_CLONES float penalise(float* row, int64_t width, float target, bool one_sid
 }
 
 // The same with the penalty of the gradient at each sample, a mean → [], its derivative with respect to the gradients,
-// [N, in], before these leave the cache, and their norms, [N]; values and deltas
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> perceptron_penalty(
-    const Tensor& x, const std::vector<Tensor> weights, const std::vector<std::optional<Tensor>> biases,
-    const std::vector<double> slopes, const std::vector<int64_t> curves, double target, bool one_sided) {
+// [N, in], before these leave the cache, and their norms, [N]; values and deltas. Of the gradients only the features
+// from `first` on, `width` of them, count.
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> perceptron_penalty(const Tensor& x,
+                                                                      const std::vector<Tensor> weights,
+                                                                      const std::vector<std::optional<Tensor>> biases,
+                                                                      const std::vector<double> slopes,
+                                                                      const std::vector<int64_t> curves, double target,
+                                                                      bool one_sided, int64_t first, int64_t width) {
   Run run("perceptron_penalty", x, weights, biases, slopes, curves, 0);
   const int64_t in = run.network.in();
+  STD_TORCH_CHECK(0 <= first && 0 <= width && first <= in - width, "perceptron_penalty: no such features");
   Tensor penalty = torch::stable::new_empty(x, {}), derivative = torch::stable::empty_like(x);
   Tensor norms = torch::stable::new_empty(x, {run.samples});
   float *of_derivative = mutable_data<float>(derivative), *of_norms = mutable_data<float>(norms);
   const float goal = static_cast<float>(target);
   const std::vector<float> ones(kPanel * run.network.out(), 1.f);
-  run.each_block([&](int64_t first, int64_t count, const Block<float>& block, float* scratch) {
+  run.each_block([&](int64_t sample, int64_t count, const Block<float>& block, float* scratch) {
     pullback_block(run.network, block, ones.data(), count, scratch);
-    from_block(scratch, 0, count, in, of_derivative + first * in);
-    for (int64_t i = first; i < first + count; ++i) {
-      of_norms[i] = penalise(of_derivative + i * in, in, goal, one_sided, 1.f / static_cast<float>(run.samples));
+    from_block(scratch, 0, count, in, of_derivative + sample * in);
+    for (int64_t i = sample; i < sample + count; ++i) {
+      float* row = of_derivative + i * in;
+      std::fill(row, row + first, 0.f);
+      of_norms[i] = penalise(row + first, width, goal, one_sided, 1.f / static_cast<float>(run.samples));
+      std::fill(row + first + width, row + in, 0.f);
     }
   });
   double total = 0;

@@ -1,5 +1,7 @@
 """Operations of a value and of what an ``Outside`` has come to, as nodes of a program."""
 
+import math
+
 import torch
 
 from .. import _layout
@@ -72,6 +74,8 @@ class Cat(Given):
         self.split, self.memory, self.dtype = split, _layout.memory_format(x), x.dtype
         self.widths = [given.shape[self.dim] for given in self.given]
         self.widths.insert(self.index, x.shape[self.dim])
+        # How many numbers of a sample come ahead of the value's, where these stay together.
+        self.ahead = sum(self.widths[: self.index]) * math.prod(x.shape[2:]) if self.dim % x.dim() == 1 else None
         return self._cat(x, self._beside(x))
 
     def pullback(self, delta, rows):

@@ -1,6 +1,7 @@
 """A critic of linear layers and activations alone: two kernels for all of its sweeps."""
 
 import copy
+import math
 
 import torch
 from torch import nn
@@ -54,6 +55,7 @@ class Perceptron(Sweeps):
     """y_l = φ_l(W_l y_{l−1} + b_l), between other shapes of the samples and of the scores.
 
     Values and δ are kept by blocks of samples, as the kernels have them.
+    is_whole: whether the tangent is one of all that the first layer reads.
     """
 
     def __init__(self, before, chain, behind):
@@ -102,11 +104,14 @@ class Perceptron(Sweeps):
         return scores.view(like.shape), gradient[split - asked :].view(-1, *shape)
 
     def penalty(self, x, target, one_sided):
-        if self.is_given:
-            return super().penalty(x, target, one_sided)
         self._read(x, 0)
+        ahead = [node.ahead for node in self.before if isinstance(node, Cat)]
+        if None in ahead:
+            return super().penalty(x, target, one_sided)
         given = self.weights, self.biases, self.slopes, self.curves, target, one_sided
-        penalty, derivative, norms, *self.kept = _perceptron.penalty(self.x, *given)
+        features = sum(ahead), math.prod(x.shape[1:])
+        penalty, derivative, norms, *self.kept = _perceptron.penalty(self.x, *given, *features)
+        self.is_whole = True
         return penalty, derivative, norms
 
     def _read(self, x, split):
@@ -120,11 +125,11 @@ class Perceptron(Sweeps):
         like = x.new_empty(*x.shape[:-1], len(self.weights[-1]))
         for node in self.behind:
             like = node.forward(split, like)
-        self.x, self.split = x.flatten(1).contiguous(), split
+        self.x, self.split, self.is_whole = x.flatten(1).contiguous(), split, False
         return like
 
     def finish(self, tangent):
-        if self.is_given:
+        if self.is_given and not self.is_whole:
             for node in self.before:
                 tangent = node.pushforward(tangent)
         t = tangent.flatten(1).contiguous()

@@ -4,7 +4,8 @@ one of ``_smooth.CURVES``: all layers of a block of samples at once, by two kern
 ::
 
     begin   y_l, the scores; δ_l = φ_l′∘d_l, d_l = W_{l+1}ᵀ δ_{l+1}, the gradient W_1ᵀ δ_1 from one sample on
-    penalty or the same without scores, and with the gradient's penalty and its derivative instead of the gradient
+    penalty or the same without scores, and with the gradient's penalty and its derivative instead of the gradient, of
+            which some features in a row count
     finish  t_l = φ_l′∘u_l, u_l = W_l t_{l−1}; Σ δ_l y_{l−1}ᵀ, with t for y where the penalty looks
             where a layer is curved also q_l = φ_l″∘d_l∘u_l + φ_l′∘(W_{l+1}ᵀ q_{l+1}); Σ q_l y_{l−1}ᵀ
 """
@@ -28,7 +29,7 @@ def _begin_fake(x, seed, weights, biases, slopes, curves, split, asked):
     return torch.empty_like(seed), x.new_empty(len(x) - asked, x.shape[1]), *_kept(x, weights, curves, split)
 
 
-def _penalty_fake(x, weights, biases, slopes, curves, target, one_sided):
+def _penalty_fake(x, weights, biases, slopes, curves, target, one_sided, first, width):
     return x.new_empty(()), torch.empty_like(x), x.new_empty(len(x)), *_kept(x, weights, curves, 0)
 
 
@@ -44,7 +45,7 @@ _library.define_compiled(
 )
 _library.define_compiled(
     "perceptron_penalty(Tensor x, Tensor[] weights, Tensor?[] biases, float[] slopes, int[] curves, float target,"
-    " bool one_sided) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    " bool one_sided, int first, int width) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     fake=_penalty_fake,
 )
 _library.define_compiled(

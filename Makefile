@@ -30,7 +30,8 @@ endurance: $(VENV)/.dev      ## 50 kills of a training run, each resumed; 5,000 
 fuzz: $(VENV)/.dev           ## 10,000 random critics per property; repeat one with SEED=…
 	$(PY) -m pytest -k "critic or penalt" --hypothesis-profile=fuzz --hypothesis-seed=$(SEED) \
 		python_tests/test_second_order.py python_tests/test_penalty.py python_tests/test_penalty_program.py \
-		python_tests/test_penalty_labels.py python_tests/test_penalty_states.py python_tests/test_critic_step_programs.py
+		python_tests/test_penalty_labels.py python_tests/test_penalty_states.py python_tests/test_critic_step_programs.py \
+		python_tests/test_conditional_steps.py
 
 bench: $(VENV)/.dev          ## every benchmark, quickly
 	$(PY) -m benchmarks run

@@ -1,4 +1,4 @@
-"""The examples of second derivatives, shortened: they learn, both ways give one gradient, and the figures are drawn."""
+"""The examples that take turns with plain PyTorch, shortened: they learn, both ways give one gradient, and the figures are drawn."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ import wgan_kernels as wk
 pytest.importorskip("tyro", reason="the command line needs tyro")
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
 
-NAMES = ("r1_penalty", "score_matching", "force_field", "operator_timeline")
+NAMES = ("r1_penalty", "score_matching", "force_field", "operator_timeline", "labels")
 
 
 def assert_drawn(path):
@@ -24,6 +24,15 @@ def test_r1_penalty(example, tmp_path, capsys):
     out = tmp_path / "r1.png"
     near, modes = module.run(module.Config(out=out, steps=400, width=128, batch_size=128, lr=2e-3, gamma=0.1))
     assert near > 0.2 and modes >= 2
+    assert "PyTorch ÷ wgan_kernels" in capsys.readouterr().out
+    assert_drawn(out)
+
+
+def test_labels(example, tmp_path, capsys):
+    """Both ways train the same networks; by chance a tenth of the samples are the digit that was asked for."""
+    module = example("labels")
+    out = tmp_path / "labels.png"
+    assert 0 <= module.run(module.Config(out=out, steps=12, width=8, batch_size=16)) <= 1
     assert "PyTorch ÷ wgan_kernels" in capsys.readouterr().out
     assert_drawn(out)
 

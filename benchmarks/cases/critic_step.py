@@ -10,6 +10,7 @@ from wgan_kernels.training import distributed
 from ..case import OURS, WITHOUT, Case, backward, label
 from ..networks import (
     CURVED,
+    LabelledCritic,
     blank,
     dcgan_critic,
     describe,
@@ -37,12 +38,17 @@ class Plain:
         self.critic, self.optimizer, self.weight = critic, make(critic.parameters()), weight
         self.gradient_penalty, self.critic_loss = gradient_penalty, critic_loss
 
-    def __call__(self, real, fake):
-        penalty = self.gradient_penalty and self.gradient_penalty(self.critic, real, fake)
-        loss = self.critic_loss(self.critic(real), self.critic(fake), penalty, weight=self.weight)
+    def __call__(self, real, fake, *condition):
+        critic = given(self.critic, condition)
+        penalty = self.gradient_penalty and self.gradient_penalty(critic, real, fake)
+        loss = self.critic_loss(critic(real), critic(fake), penalty, weight=self.weight)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+
+
+def given(critic, condition):
+    return (lambda samples: critic(samples, *condition)) if condition else critic
 
 
 def as_unit(kind, critic):
@@ -77,12 +83,12 @@ def update(name, make):
     In several processes each draws its own, whoever contends.
     """
 
-    def run(critic, real, fake):
+    def run(critic, real, fake, *condition):
         steps = critic.__dict__.setdefault("steps_of_contenders", {})
         if name not in steps:
             steps[name] = make(critic)
         torch.manual_seed(distributed.rank())
-        steps[name](real, fake)
+        steps[name](real, fake, *condition)
         return tuple(param.grad for param in critic.parameters())
 
     return run
@@ -114,16 +120,18 @@ UNPENALISED = update(
 )
 
 
-def drawn(critic, real, fake):
+def drawn(critic, real, *others):
     """In double precision the same seed draws another ε than the contenders had: the reference is given theirs."""
     torch.manual_seed(0)
     return (drawn_for(real),)
 
 
-def reference(critic, real, fake, eps, weight=WEIGHT):
+def reference(critic, real, fake, *others, weight=WEIGHT):
     """The gradients of a step; without a penalty for ``weight`` 0."""
-    penalty = wk.reference.gradient_penalty(critic, real, fake, eps=eps) if weight else None
-    loss = wk.reference.critic_loss(critic(real), critic(fake), penalty, weight=weight)
+    *condition, eps = others
+    of_samples = given(critic, condition)
+    penalty = wk.reference.gradient_penalty(of_samples, real, fake, eps=eps) if weight else None
+    loss = wk.reference.critic_loss(of_samples(real), of_samples(fake), penalty, weight=weight)
     return backward(loss, *critic.parameters())[1:]
 
 
@@ -161,6 +169,29 @@ def of_critic(name, make, *shape):
     )
 
 
+def labelled_case(batch):
+    """Of a conditional critic: no other framework is told of that."""
+
+    def inputs(device, dtype):
+        real, fake = torch.randn(2, batch, 1, 28, 28, device=device, dtype=dtype)
+        return LabelledCritic().to(device, dtype), real, fake, torch.randint(0, 10, (batch,), device=device)
+
+    network = blank(LabelledCritic)
+    return Case(
+        name=f"critic_step/s3-labels/{label((batch, 1, 28, 28))}",
+        what=f"an update of the s3 critic on a batch of {batch}, with a channel for the labels",
+        make=inputs,
+        contenders=CONTENDERS,
+        reference=reference,
+        added=drawn,
+        tolerance=KINKS,
+        traffic=2 * batch * 28 * 28 + 8 * size(network),
+        operations=operations(network.body, 2, 28, 28, backward=2 * batch, penalty=batch),
+        units={WITHOUT: (UNPENALISED, partial(reference, weight=0.0))},
+        least=LEAST,
+    )
+
+
 CASES = (
     of_critic("s0", s0_critic, 64, 1, 28, 28),
     of_critic("s3", s3_critic, 64, 1, 28, 28),
@@ -169,4 +200,5 @@ CASES = (
     of_critic("dcgan64", dcgan_critic, 16, 3, 64, 64),
     of_critic("mlp", partial(perceptron, 784, 512, 512, 512), 64, 784),
     of_critic("tiny", partial(perceptron, 2, 8, 8), 1, 2),
+    labelled_case(64),
 )

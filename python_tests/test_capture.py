@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from labelled import CLASSES, Embedded
 from torch import nn
 
 import wgan_kernels as wk
@@ -63,11 +64,11 @@ def recorded(monkeypatch):
 OPTIMIZERS = []
 
 
-def captured_step(make=wk.optim.Adam, **settings):
+def captured_step(make=wk.optim.Adam, of=critic, **settings):
     """(the captured step, the plain one) of equal critics."""
     steps = []
     for kind in (wk.CriticStep, wk.reference.CriticStep):
-        net = critic()
+        net = of()
         optimizer = make(net.parameters(), lr=0.01, **settings)
         steps.append(kind(net, optimizer, tune=False))
     ours = steps[0]
@@ -75,14 +76,14 @@ def captured_step(make=wk.optim.Adam, **settings):
     return ours, Captured(ours._gradients, [ours.critic], ours.optimizer), steps[1]
 
 
-def assert_same(ours, captured, spec, *shapes, seed=0):
+def assert_same(ours, captured, spec, *shapes, seed=0, condition=lambda rows: ()):
     for k, rows in enumerate(shapes):
         torch.manual_seed(seed + k)
-        real, fake = torch.randn(2, rows, 4).double()
+        samples = *torch.randn(2, rows, 4).double(), *condition(rows)
         torch.manual_seed(seed + k)
-        actual = captured(real, fake)
+        actual = captured(*samples)
         torch.manual_seed(seed + k)
-        expected = spec(real, fake)
+        expected = spec(*samples)
         assert set(actual) == set(expected)
         for name in expected:
             torch.testing.assert_close(actual[name], expected[name])
@@ -105,6 +106,19 @@ def test_replays_are_steps(recorded):
         assert ours.optimizer.param_groups[0]["lr"] == 0.1 / (k + 1)
     assert len(recorded) == 2
     assert captured.said() == [f"inputs [[{rows}, 4], [{rows}, 4]]: a CUDA graph" for rows in (BATCH, 3)]
+
+
+def conditional():
+    torch.manual_seed(0)
+    return Embedded(nn.Tanh).double()
+
+
+def test_labels_are_others_in_every_step(recorded):
+    ours, captured, spec = captured_step(of=conditional)
+    ours._given = 1  # as a call of its own would say
+    ours._trace()
+    assert_same(ours, captured, spec, *[BATCH] * 5, 3, condition=lambda rows: [torch.randint(0, CLASSES, (rows,))])
+    assert len(recorded) == 1 and "tanh" in ours.plan
 
 
 def test_a_tensor_as_learning_rate(recorded):

@@ -1,4 +1,4 @@
-"""The examples that take turns with plain PyTorch, shortened: they learn, both ways give one gradient, and the figures are drawn."""
+"""The examples that take turns with plain PyTorch, shortened: they learn, and the figures are drawn."""
 
 import pytest
 import torch

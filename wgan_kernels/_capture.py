@@ -141,7 +141,7 @@ class _Recording:
     """One graph, its buffers, and the gradients that lie in its memory."""
 
     def __init__(self, function, inputs, of):
-        self.inputs, self.groups = [torch.empty_like(x) for x in inputs], of.optimizer.param_groups
+        self.inputs, self.groups = [x.clone() for x in inputs], of.optimizer.param_groups
         given = [group["lr"] for group in self.groups]
         self.rates = [_on(inputs[0].device, lr) for lr in given]
 

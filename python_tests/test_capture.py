@@ -115,7 +115,7 @@ def conditional():
 
 def test_labels_are_others_in_every_step(recorded):
     ours, captured, spec = captured_step(of=conditional)
-    ours._given = 1  # as a call of its own would say
+    ours._conditions = 1  # as a call of its own would say
     ours._trace()
     assert_same(ours, captured, spec, *[BATCH] * 5, 3, condition=lambda rows: [torch.randint(0, CLASSES, (rows,))])
     assert len(recorded) == 1 and "pushforward" in ours.plan

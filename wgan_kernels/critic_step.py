@@ -78,7 +78,7 @@ class CriticStep:
         modules = [critic] if isinstance(critic, nn.Module) else []
         self._captured = Captured(self._gradients, modules, optimizer, [] if generator is None else [generator])
         keep_freed_memory()
-        self._traced_for, self._given = None, 0
+        self._traced_for, self._conditions = None, 0
         self._trace()
 
     def _trace(self):
@@ -88,12 +88,12 @@ class CriticStep:
             return
         modules = self._captured.modules
         kind = next((param.device.type for module in modules for param in module.parameters()), "cpu")
-        now = surroundings(kind), [settings(module) for module in modules], self._given
+        now = surroundings(kind), [settings(module) for module in modules], self._conditions
         if now == self._traced_for:
             return
         self._traced_for, self._way = now, None
         try:
-            self._way = trace_step(self.critic, self._given)
+            self._way = trace_step(self.critic, self._conditions)
         except Refused as reason:
             self._why = str(reason)
 
@@ -117,7 +117,7 @@ class CriticStep:
         """
         self._check(real, fake, condition)
         samples = [given.detach() for given in (real, fake, *condition)]
-        self._given = len(condition)
+        self._conditions = len(condition)
         self._trace()
         if self.tune and real.is_cuda:
             return self._captured(*samples)
@@ -190,8 +190,7 @@ class CriticStep:
         if results:
             program.give(results, times=3)
         scores, received = program.run(samples, 2 * batch, seed, tangent)
-        if results:
-            received = way.through(results, received, self.critic.parameters())
+        received = way.through(results, received, self.critic.parameters())
         self.optimizer.zero_grad()
         for param, grad in received:
             param.grad = grad
@@ -204,7 +203,7 @@ class CriticStep:
     def _by_autograd(self, real, fake, points, condition):
         critic = self.critic
         if condition:
-            critic = _given(critic, condition)
+            critic = _conditional(critic, condition)
         if self._way is None or self._way.outside is not None:
             real_scores, fake_scores = _there(_checks.scores(critic(real))), _checks.scores(critic(fake))
         else:  # samples are independent of each other, and of all else
@@ -231,7 +230,7 @@ class CriticStep:
         _checks.condition(condition, "real", real)
 
 
-def _given(critic, condition):
+def _conditional(critic, condition):
     return lambda samples: critic(samples, *condition)
 
 

@@ -27,6 +27,8 @@ class Way:
 
         results: those that the nodes were given. params: all that the critic has.
         """
+        if not results:
+            return received
         made = {id(result) for result in results}
         of_results = [(result, grad) for result, grad in received if id(result) in made]
         if not of_results:

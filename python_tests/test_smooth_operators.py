@@ -65,7 +65,8 @@ def test_in_channels_last_memory(curve):
     for flat, last in zip(
         results(_smooth.Kernels(curve), *given), results(_smooth.Kernels(curve), *turned), strict=True
     ):
-        assert torch.equal(flat, last) and last.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(flat, last)  # an element may be in a loop's tail in one of them
+        assert last.is_contiguous(memory_format=torch.channels_last)
 
 
 @every

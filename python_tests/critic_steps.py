@@ -4,7 +4,7 @@ import copy
 import itertools
 
 import torch
-from critics import Residual
+from critics import Residual, is_on_a_kink
 from torch import nn
 from torch.nn import functional as F
 
@@ -164,16 +164,32 @@ PROGRAMS = {
 }
 
 
+def steps(critic, penalty="gp", tune=False, **how):
+    """(ours, the reference's) step over equal critics."""
+    twin = copy.deepcopy(critic)
+    ours = wk.CriticStep(critic, torch.optim.SGD(critic.parameters(), lr=1e-3), penalty, 3.0, tune=tune, **how)
+    return ours, wk.reference.CriticStep(twin, torch.optim.SGD(twin.parameters(), lr=1e-3), penalty, 3.0)
+
+
 def pair(make, shape, penalty="gp", dtype=torch.float64, tune=False):
-    """(ours, the reference's) step over equal critics, and real and fake samples."""
+    """Both steps, and real and fake samples."""
     torch.manual_seed(3)
     critic = make()
     critic = critic.double() if dtype is torch.float64 else critic
-    twin = copy.deepcopy(critic)
     real, fake = torch.randn(shape, dtype=dtype), 2 * torch.randn(shape, dtype=dtype)
-    ours = wk.CriticStep(critic, torch.optim.SGD(critic.parameters(), lr=1e-3), penalty, 3.0, tune=tune)
-    spec = wk.reference.CriticStep(twin, torch.optim.SGD(twin.parameters(), lr=1e-3), penalty, 3.0)
-    return ours, spec, real, fake
+    return *steps(critic, penalty, tune), real, fake
+
+
+def is_decided_by_rounding(critic, real, fake, condition, penalty):
+    """Whether a gradient is 0 but for rounding, which the penalty's derivative divides by, or a sign is rounding's."""
+    critic = copy.deepcopy(critic)
+    torch.manual_seed(5)
+    points = real if penalty == "r1" else wk.reference.interpolate(real, fake)
+    gradient = wk.reference.penalty.input_gradient(lambda x: critic(x, *condition), points)
+    norms = gradient.flatten(1).norm(dim=1)
+    return ((norms > 0) & (norms < 1e-9)).any() or any(
+        is_on_a_kink(critic, x, *condition) for x in (real, fake, points)
+    )
 
 
 def assert_same_update(ours, spec, real, fake, *condition, **tolerance):

@@ -240,7 +240,7 @@ def critics(draw):
     return critic.double(), x.double()
 
 
-def is_on_a_kink(critic, x):
+def is_on_a_kink(critic, x, *condition):
     """Whether rounding decides: the sign of what a layer is given, as of rows that a norm has made equal, or which of a
     window's elements is its maximum."""
     rounding = []
@@ -259,7 +259,7 @@ def is_on_a_kink(critic, x):
     layers = (layer for layer in critic.modules() if not isinstance(layer, ParametrizationList))
     hooks = [layer.register_forward_pre_hook(note) for layer in layers]
     with torch.no_grad():
-        critic(x)
+        critic(x, *condition)
     for hook in hooks:
         hook.remove()
     return any(rounding)

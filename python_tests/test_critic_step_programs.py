@@ -5,8 +5,8 @@ import copy
 import hypothesis
 import pytest
 import torch
-from critic_steps import PROGRAMS, Both, assert_same_update, pair
-from critics import critics, is_on_a_kink
+from critic_steps import PROGRAMS, Both, assert_same_update, is_decided_by_rounding, pair, steps
+from critics import critics
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -27,25 +27,15 @@ def test_a_program_gives_the_gradients_of_the_plain_loop(make, shape, penalty):
     assert ours._way is not None or penalty is None, ours.plan
 
 
-def is_decided_by_rounding(critic, real, fake, penalty):
-    """Whether a gradient is 0 but for rounding, which the penalty's derivative divides by, or a sign is rounding's."""
-    torch.manual_seed(5)
-    points = real if penalty == "r1" else wk.reference.interpolate(real, fake)
-    norms = wk.reference.penalty.input_gradient(critic, points).flatten(1).norm(dim=1)
-    return ((norms > 0) & (norms < 1e-9)).any() or any(is_on_a_kink(critic, x) for x in (real, fake, points))
-
-
 @pytest.mark.usefixtures("however_small")
 @given(critics(), st.sampled_from(["gp", "one-sided", "r1"]))
 def test_any_critic(drawn, penalty):
     """By program where there is one, which is often."""
     critic, real = drawn
-    twin = copy.deepcopy(critic)
     fake = real.flip(0) * 0.7 + 0.3
     with sdpa_kernel(SDPBackend.MATH):
-        hypothesis.assume(not is_decided_by_rounding(copy.deepcopy(critic), real, fake, penalty))
-    ours = wk.CriticStep(critic, torch.optim.SGD(critic.parameters(), lr=1e-3), penalty, 3.0, tune=False)
-    spec = wk.reference.CriticStep(twin, torch.optim.SGD(twin.parameters(), lr=1e-3), penalty, 3.0)
+        hypothesis.assume(not is_decided_by_rounding(critic, real, fake, (), penalty))
+    ours, spec = steps(critic, penalty)
     hypothesis.event("program" if ours._way else "autograd")
     with sdpa_kernel(SDPBackend.MATH):  # of attention's kernels, the one that autograd can differentiate twice
         assert_same_update(ours, spec, real, fake, rtol=1e-7, atol=1e-9)

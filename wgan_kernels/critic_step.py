@@ -201,9 +201,7 @@ class CriticStep:
         return self._by_program(*samples, _layout.channels_last)
 
     def _by_autograd(self, real, fake, points, condition):
-        critic = self.critic
-        if condition:
-            critic = _conditional(critic, condition)
+        critic = _conditional(self.critic, condition) if condition else self.critic
         if self._way is None or self._way.outside is not None:
             real_scores, fake_scores = _there(_checks.scores(critic(real))), _checks.scores(critic(fake))
         else:  # samples are independent of each other, and of all else

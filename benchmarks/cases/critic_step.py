@@ -152,20 +152,30 @@ def of_critic(name, make, *shape):
     if name in COMPILED and shape[0] > 8:
         contenders["compile"] = update("compile", partial(Compiled, gradients=critic_gradients(make, WEIGHT)))
     curved = any(layer["kind"] in CURVED for layer in describe(network, *shape[1:]))
-    return Case(
-        name=f"critic_step/{name}/{label(shape)}",
-        what=f"an update of the {name} critic on a batch of {shape[0]}",
+    return _case(
+        name,
+        f"an update of the {name} critic on a batch of {shape[0]}",
+        shape,
+        network,
         make=inputs,
         contenders=contenders,
+        operations=operations(network, *shape[1:], backward=2 * shape[0], penalty=shape[0]),
+        told=told,
+        least=LEAST_CURVED if curved else LEAST,
+    )
+
+
+def _case(name, what, shape, network, **more):
+    return Case(
+        name=f"critic_step/{name}/{label(shape)}",
+        what=what,
         reference=reference,
         added=drawn,
         tolerance=KINKS,
         # Real and fake samples read; each weight, its gradient and two averages read or written.
         traffic=2 * torch.Size(shape).numel() + 8 * size(network),
-        operations=operations(network, *shape[1:], backward=2 * shape[0], penalty=shape[0]),
-        told=told,
         units={WITHOUT: (UNPENALISED, partial(reference, weight=0.0))},
-        least=LEAST_CURVED if curved else LEAST,
+        **more,
     )
 
 
@@ -177,17 +187,14 @@ def labelled_case(batch):
         return LabelledCritic().to(device, dtype), real, fake, torch.randint(0, 10, (batch,), device=device)
 
     network = blank(LabelledCritic)
-    return Case(
-        name=f"critic_step/s3-labels/{label((batch, 1, 28, 28))}",
-        what=f"an update of the s3 critic on a batch of {batch}, with a channel for the labels",
+    return _case(
+        "s3-labels",
+        f"an update of the s3 critic on a batch of {batch}, with a channel for the labels",
+        (batch, 1, 28, 28),
+        network,
         make=inputs,
         contenders=CONTENDERS,
-        reference=reference,
-        added=drawn,
-        tolerance=KINKS,
-        traffic=2 * batch * 28 * 28 + 8 * size(network),
         operations=operations(network.body, 2, 28, 28, backward=2 * batch, penalty=batch),
-        units={WITHOUT: (UNPENALISED, partial(reference, weight=0.0))},
         least=LEAST,
     )
 

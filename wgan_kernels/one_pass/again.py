@@ -18,11 +18,8 @@ class Before:
         self.buffers = [(buffer, buffer.clone()) for buffer in known.buffers()]
 
     def restore(self):
-        for (
-            buffer,
-            value,
-        ) in self.buffers:  # which graphs of other calls have, and do not mind: a batch norm writes so, too
-            buffer.data.copy_(value)
+        for buffer, value in self.buffers:
+            buffer.data.copy_(value)  # graphs of other calls have it, and do not mind: a batch norm writes so, too
         if self.rng_state is not None:
             torch.set_rng_state(self.rng_state)
 

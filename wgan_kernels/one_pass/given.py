@@ -42,8 +42,12 @@ class Given(Node):
         return given
 
     def _receives(self, grads):
-        """Adds to what those that are given receive, for any number of batches."""
-        for i, (given, grad) in enumerate(zip(self.given, grads, strict=True)):
+        """Adds to what those that are given receive. grads: () → a gradient each, with rows of any number of batches;
+        called where any of them wants one.
+        """
+        if not any(given.requires_grad for given in self.given):
+            return
+        for i, (given, grad) in enumerate(zip(self.given, grads(), strict=True)):
             if given.requires_grad:
                 if given.dim() == grad.dim() and 1 < len(given) < len(grad):
                     grad = grad.unflatten(0, (-1, len(given))).sum(0)
@@ -80,7 +84,7 @@ class Cat(Given):
 
     def pullback(self, delta, rows):
         if self.split:
-            self._receives(self._others(delta[: self.split]))
+            self._receives(lambda: self._others(delta[: self.split]))
         return [self._part(delta)]
 
     def pushforward(self, t):
@@ -89,7 +93,7 @@ class Cat(Given):
     def curvature(self, r, wanted):
         if r is None:
             return [None]
-        self._receives(self._others(r))
+        self._receives(lambda: self._others(r))
         return [self._part(r) if wanted else None]
 
     def _cat(self, x, others):
@@ -122,7 +126,7 @@ class Shift(Given):
 
     def pullback(self, delta, rows):
         if self.split:
-            self._receives([delta[: self.split]])
+            self._receives(lambda: [delta[: self.split]])
         return [of(self.dtype, delta)]
 
     def pushforward(self, t):
@@ -131,7 +135,7 @@ class Shift(Given):
     def curvature(self, r, wanted):
         if r is None:
             return [None]
-        self._receives([r])
+        self._receives(lambda: [r])
         return [of(self.dtype, r) if wanted else None]
 
 
@@ -153,18 +157,18 @@ class Scale(Given):
     def pullback(self, delta, rows):
         self.delta = delta[self.split :]
         if self.split:
-            self._receives([delta[: self.split] * self.before])
+            self._receives(lambda: [delta[: self.split] * self.before])
             self.before = None
         return [of(self.dtype, delta * self._beside(delta)[0])]
 
     def pushforward(self, t):
-        self._receives([t * self.delta])
+        self._receives(lambda: [t * self.delta])
         return t * self.given[0]
 
     def curvature(self, r, wanted):
         if r is None:
             return [None]
-        self._receives([r * self.x])
+        self._receives(lambda: [r * self.x])
         return [of(self.dtype, r * self.given[0]) if wanted else None]
 
 

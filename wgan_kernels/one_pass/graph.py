@@ -23,9 +23,8 @@ def graph_of(critic, tracer, given=0):
     """
 
     def stand_in():
-        critic_ = _stand_in(critic, "", tracer, {})
-        others = [tracer.placeholder(f"given_{i}", None) for i in range(given)]
-        return lambda samples: critic_(samples, *others)
+        copy, others = _stand_in(critic, "", tracer, {}), [tracer.placeholder(f"given_{i}", None) for i in range(given)]
+        return lambda samples: copy(samples, *others)
 
     return _written(critic, tracer, stand_in)
 

@@ -27,7 +27,7 @@ def recognised(steps):
         return None
     made = Perceptron(nodes[:first], chain, nodes[behind:])
     # What is given from outside would receive of a curved one what the kernels do not tell.
-    return None if made.is_given and any(made.curves) else made
+    return None if made.places and any(made.curves) else made
 
 
 def _chain(nodes):
@@ -55,6 +55,7 @@ class Perceptron(Sweeps):
     """y_l = φ_l(W_l y_{l−1} + b_l), between other shapes of the samples and of the scores.
 
     Values and δ are kept by blocks of samples, as the kernels have them.
+    places: of what it is given beside the samples, see ``given.Cat``.
     is_whole: whether the tangent is one of all that the first layer reads.
     """
 
@@ -66,7 +67,6 @@ class Perceptron(Sweeps):
         self.bent_behind = [any(activations[i:]) for i in range(len(chain))]
         self.slopes, self.curves = map(list, zip(*(given or (1.0, 0) for given in activations), strict=True))
         self.places = [place for node in before if isinstance(node, Cat) for place in node.places]
-        self.is_given = bool(self.places)
         for node in self.before:
             node.bent_behind = self.bent_behind[0]
         calls = [getattr(node, "call", None) for node in before]
@@ -76,7 +76,7 @@ class Perceptron(Sweeps):
     def takes(self, x, results):
         """Whether the kernels take samples x, and gain by it."""
         weights, biases = self._parameters(results)
-        width = weights[0].shape[1] if self.is_given else x[:1].numel()  # of others it is seen when they are read
+        width = weights[0].shape[1] if self.places else x[:1].numel()  # of others it is seen when they are read
         return _perceptron.serve(x, width, weights, biases)
 
     def copied(self):
@@ -98,7 +98,7 @@ class Perceptron(Sweeps):
         asked = 0 if any(self.results[place].requires_grad for place in self.places) else split
         given = seed(like).reshape(len(x), -1), self.weights, self.biases, self.slopes, self.curves, split, asked
         scores, gradient, *self.kept = _perceptron.begin(self.x, *given)
-        if self.is_given:
+        if self.places:
             for node in reversed(self.before):
                 (gradient,) = node.pullback(gradient, None)
         return scores.view(like.shape), gradient[split - asked :].view(-1, *shape)
@@ -129,7 +129,7 @@ class Perceptron(Sweeps):
         return like
 
     def finish(self, tangent):
-        if self.is_given and not self.is_whole:
+        if self.places and not self.is_whole:
             for node in self.before:
                 tangent = node.pushforward(tangent)
         t = tangent.flatten(1).contiguous()

@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "optim": {"_checks", "_dispatch", "_library", "_native", "ops", "reference"},
     "rules": {"_dispatch", "_layout", "_library", "ops"},
     "second_order": {"rules"},
-    "one_pass": {"_layout", "_settings", "ops", "rules", "second_order"},
+    "one_pass": {"_layout", "_precision", "_settings", "ops", "rules", "second_order"},
     "penalty": {"_checks", "_heap", "one_pass", "ops", "second_order"},
     "_heap": set(),
     "_precision": set(),

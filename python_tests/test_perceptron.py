@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from perceptrons import CURVES, activation, double, perceptron
 from torch import nn
 
+from wgan_kernels.one_pass import losses
+
 pytestmark = [needs_compiled, pytest.mark.usefixtures("wide_vectors")]
 
 
@@ -69,6 +71,36 @@ def test_any_penalty(widths, slope, samples, one_sided, number):
             ours, plain, exact = (program.penalty(x, **how) for program, x in sweeps)
     finally:
         torch.use_deterministic_algorithms(False)
+    for result, theirs, truth in zip(ours, plain, exact, strict=True):
+        allowed = 2 * error(theirs, truth) + 32 * torch.finfo(torch.float32).eps * (1 + truth.abs().max().item())
+        assert result.shape == truth.shape and error(result, truth) <= allowed
+
+
+@given(widths, st.sampled_from([0.0, 0.2, None, *CURVES]), st.integers(1, 40), st.booleans(), st.integers(0, 99))
+def test_any_step(widths, slope, batch, one_sided, number):
+    torch.manual_seed(number)
+    critic = perceptron(*widths, slopes=[slope])
+    program, x, exactly = program_of(critic), torch.randn(3 * batch, widths[0]), double(critic)
+    how = {"weight": 3.0, "factor": 0.5, "target": 0.2, "one_sided": one_sided}
+
+    def told(critic, sweeps, x):
+        metrics, received = sweeps.step(x.clone(), **how)
+        received = {id(param): grad for param, grad in received}
+        return [metrics[name] for name in losses.NAMES], [received[id(param)] for param in critic.parameters()]
+
+    torch.use_deterministic_algorithms(True)  # which fills fresh outputs with NaN
+    try:
+        ours, plain, exact = (
+            [result for part in told(*each) for result in part]
+            for each in (
+                (critic, program.suited(x), x),
+                (critic, program, x),
+                (exactly, program_of(exactly), x.double()),
+            )
+        )
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert program.suited(x) is program.perceptron
     for result, theirs, truth in zip(ours, plain, exact, strict=True):
         allowed = 2 * error(theirs, truth) + 32 * torch.finfo(torch.float32).eps * (1 + truth.abs().max().item())
         assert result.shape == truth.shape and error(result, truth) <= allowed

@@ -20,12 +20,13 @@ def arguments(split=3, points=2, curves=(0, 0), asked=None):
         "begin": (x, seed, weights, biases, *how, split, asked),
         "penalty": (x, weights, biases, *how, 1.0, False, 1, 2),
         "finish": (x, torch.randn(points, 4), values, deltas, weights, *how),
+        "step": (torch.randn(3 * (split + 1), 4), weights, biases, *how, 1.0, False, 10.0, 0.5),
     }
 
 
 @pytest.mark.parametrize("curves", [(0, 0), (1, 0), (4, 5)])
 @pytest.mark.parametrize("split", [0, 3, 32, 33, 70])
-@pytest.mark.parametrize("name", ["begin", "penalty", "finish"])
+@pytest.mark.parametrize("name", ["begin", "penalty", "finish", "step"])
 def test_opcheck(name, split, curves):
     given, tests = arguments(split, curves=curves)[name], ("test_schema", "test_faketensor")
     torch.library.opcheck(getattr(operators, f"perceptron_{name}").default, given, test_utils=tests)
@@ -102,6 +103,10 @@ WRONG = {
     "a penalty from before the first": ("penalty", 7, lambda first: -1),
     "a penalty of less than nothing": ("penalty", 8, lambda width: -1),
     "a penalty with a bias too long": ("penalty", 2, lambda biases: [torch.zeros(9), None]),
+    "a step of samples that are not three batches": ("step", 0, lambda x: x[:10]),
+    "a step of no samples": ("step", 0, lambda x: x[:0]),
+    "a step of doubles": ("step", 0, lambda x: x.double()),
+    "a step with a bias too long": ("step", 2, lambda biases: [torch.zeros(9), None]),
     "other values": ("finish", 2, lambda values: values[:, :3].contiguous()),
     "values and deltas of doubles": ("finish", slice(2, 4), lambda both: [each.double() for each in both]),
     "deltas of doubles": ("finish", 3, lambda deltas: deltas.double()),

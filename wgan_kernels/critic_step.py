@@ -11,9 +11,8 @@ from ._heap import keep_freed_memory
 from ._precision import PRECISIONS, in_precision, wide
 from ._settings import settings, surroundings
 from ._tuning import fastest
-from .one_pass import Refused, trace_step
+from .one_pass import Refused, losses, trace_step
 from .ops.interpolate import interpolate
-from .ops.norm_penalty import with_derivative
 from .ops.wasserstein import critic_loss
 from .penalty import penalty_and_norms
 
@@ -168,34 +167,18 @@ class CriticStep:
         return ways[self.tuned[shape]]
 
     def _by_program(self, real, fake, points, condition, in_memory=lambda samples: samples):
-        batch = real.shape[0]
-        found = {}
-
-        def seed(scores):
-            _there(scores)
-            each = torch.ones_like(scores)
-            each[:batch] = -1 / scores[:batch].numel()
-            each[batch : 2 * batch] = 1 / scores[:batch].numel()
-            return each
-
-        def tangent(gradient):
-            settings, factor = _PENALTIES[self.penalty]
-            penalty, derivative, norms = with_derivative(gradient, self.weight * factor, **settings)
-            found["penalty"], found["gradient_norm"] = factor * penalty, norms.mean().to(gradient.dtype)
-            return derivative
-
         way, samples = self._way, in_memory(torch.cat([real, fake, points]))
         results = way.results(real, condition)
         program = way.program.suited(samples, results)
         if results:
             program.give(results, times=3)
-        scores, received = program.run(samples, 2 * batch, seed, tangent)
+        settings, factor = _PENALTIES[self.penalty]
+        metrics, received = program.step(samples, self.weight, factor, **settings)
         received = way.through(results, received, self.critic.parameters())
         self.optimizer.zero_grad()
         for param, grad in received:
             param.grad = grad
-        real_scores, fake_scores, _ = wide(scores).split(batch)
-        return _metrics(real_scores, fake_scores, self.weight, **found)
+        return metrics
 
     def _by_program_in_channels_last(self, *samples):
         return self._by_program(*samples, _layout.channels_last)
@@ -203,9 +186,9 @@ class CriticStep:
     def _by_autograd(self, real, fake, points, condition):
         critic = _conditional(self.critic, condition) if condition else self.critic
         if self._way is None or self._way.outside is not None:
-            real_scores, fake_scores = _there(_checks.scores(critic(real))), _checks.scores(critic(fake))
+            real_scores, fake_scores = losses.there(_checks.scores(critic(real))), _checks.scores(critic(fake))
         else:  # samples are independent of each other, and of all else
-            real_scores, fake_scores = _there(critic(torch.cat([real, fake]))).tensor_split(2)
+            real_scores, fake_scores = losses.there(critic(torch.cat([real, fake]))).tensor_split(2)
         real_scores, fake_scores = wide(real_scores), wide(fake_scores)
         found, penalty = {}, None
         if points is not None:
@@ -216,7 +199,7 @@ class CriticStep:
         loss = critic_loss(real_scores, fake_scores, penalty, weight=self.weight)
         self.optimizer.zero_grad()
         loss.backward()
-        return _metrics(real_scores.detach(), fake_scores.detach(), self.weight, **found)
+        return losses.metrics(real_scores.detach(), fake_scores.detach(), self.weight, **found)
 
     def _check(self, real, fake, condition):
         _checks.floating("real", real)
@@ -230,19 +213,3 @@ class CriticStep:
 
 def _conditional(critic, condition):
     return lambda samples: critic(samples, *condition)
-
-
-def _there(scores):
-    """The scores, of which there have to be some: a mean over none is NaN."""
-    if not scores.numel():
-        raise ValueError(f"critic: expected it to return scores, got shape {tuple(scores.shape)}")
-    return scores
-
-
-def _metrics(real_scores, fake_scores, weight, **found):
-    wasserstein = -critic_loss(real_scores, fake_scores)
-    penalty = found.get("penalty")
-    return {
-        "loss": -wasserstein if penalty is None else weight * penalty - wasserstein,
-        "wasserstein": wasserstein,
-    } | found

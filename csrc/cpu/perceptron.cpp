@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "../math/norm_penalty.h"
+#include "../math/wasserstein.h"
 #include "perceptron.h"
 #include "sum.h"
 
@@ -218,10 +219,64 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> perceptron_penalty(const Tens
   return {penalty, derivative, norms, run.values, run.deltas};
 }
 
+// A critic step without its optimizer: x: [3·B, in], real, fake and interpolated samples → [the loss mean f(fake) −
+// mean f(real) + weight·penalty, mean f(real) − mean f(fake), penalty = factor·mean p, the mean norm]; the gradients of
+// weights and biases
+std::tuple<Tensor, std::vector<Tensor>> perceptron_step(const Tensor& x, const std::vector<Tensor> weights,
+                                                        const std::vector<std::optional<Tensor>> biases,
+                                                        const std::vector<double> slopes,
+                                                        const std::vector<int64_t> curves, double target,
+                                                        bool one_sided, double weight, double factor) {
+  STD_TORCH_CHECK(x.dim() == 2 && x.size(0) > 0 && x.size(0) % 3 == 0,
+                  "perceptron_step: x must be as many real as fake as interpolated samples");
+  const int64_t batch = x.size(0) / 3, split = 2 * batch;
+  Run run("perceptron_step", x, weights, biases, slopes, curves, split);
+  const int64_t in = run.network.in(), out = run.network.out(), some = batch * out;
+  Tensor gradient = torch::stable::new_empty(x, {batch, in}), metrics = torch::stable::new_empty(x, {4});
+  float* of_gradient = mutable_data<float>(gradient);
+  std::vector<float> seed(3 * some, 1.f), scores(3 * some), norms(batch);
+  std::fill_n(seed.begin(), some, -1.f / static_cast<float>(some));
+  std::fill_n(seed.begin() + some, some, 1.f / static_cast<float>(some));
+  const float goal = static_cast<float>(target),
+              share = static_cast<float>(weight * factor) / static_cast<float>(batch);
+  const int64_t last = run.network.layers.back().at * kPanel;
+  run.each_block([&](int64_t first, int64_t count, const Block<float>& block, float* scratch) {
+    const int64_t begin = std::min(count, std::max<int64_t>(0, split - first));  // of the interpolated ones
+    from_block(block.values + last, 0, count, out, scores.data() + first * out);
+    pullback_block(run.network, block, seed.data() + first * out, count, begin < count ? scratch : nullptr);
+    from_block(scratch, begin, count, in, of_gradient + (first + begin - split) * in);
+    for (int64_t i = first + begin - split; i < first + count - split; ++i) {
+      norms[i] = penalise(of_gradient + i * in, in, goal, one_sided, share);
+    }
+  });
+  double penalty = 0, norm = 0;
+  for (const float each : norms) {
+    penalty += math::norm_penalty(each, goal, one_sided);
+    norm += each;
+  }
+  const auto mean = [&](int64_t from) {
+    double total = 0;
+    sum_rows<Identity>(scores.data() + from, 1, some, [&](int64_t, double sum) { total = sum; });
+    return total / some;
+  };
+  const double real = mean(0), fake = mean(some);
+  penalty *= factor / batch;
+  float* of_metrics = mutable_data<float>(metrics);
+  of_metrics[0] = static_cast<float>(math::wasserstein(real, fake, penalty, weight));
+  of_metrics[1] = static_cast<float>(-math::wasserstein(real, fake, 0., 0.));
+  of_metrics[2] = static_cast<float>(penalty);
+  of_metrics[3] = static_cast<float>(norm / batch);
+  Kept<const float> kept(run.network, x.size(0), split);
+  kept.values = run.kept.values;
+  kept.deltas = run.kept.deltas;
+  return {metrics, gradients_of(run.network, weights, x, gradient, kept)};
+}
+
 }  // namespace
 }  // namespace wgan
 
 STABLE_TORCH_LIBRARY_IMPL(wgan_kernels, CPU, m) {
   m.impl("perceptron_begin", TORCH_BOX(&wgan::perceptron_begin));
   m.impl("perceptron_penalty", TORCH_BOX(&wgan::perceptron_penalty));
+  m.impl("perceptron_step", TORCH_BOX(&wgan::perceptron_step));
 }

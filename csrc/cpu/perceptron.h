@@ -161,6 +161,12 @@ template <class Float>
   }
 }
 
+// Of x: [N, in], of which curved layers alone read those that have a tangent, t: [N − split, in], the tangents of the
+// last, and what the sweeps before have kept: gradients of the weights, then, unless split is 0 and no layer curved, of
+// the biases.
+std::vector<Tensor> gradients_of(const Network& network, const std::vector<Tensor>& weights, const Tensor& x,
+                                 const Tensor& t, const Kept<const float>& kept);
+
 inline std::unique_ptr<float[]> scratch_of(int64_t count) { return std::unique_ptr<float[]>(new float[count]); }
 
 }  // namespace wgan

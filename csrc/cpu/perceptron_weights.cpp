@@ -219,9 +219,7 @@ class Gradients {
   std::vector<int64_t> jobs_;  // those of the layers up to here
 };
 
-// x: [N, in], of which curved layers alone read those that have a tangent; t: [N − split, in], the tangents of the
-// last; values, deltas: of the sweeps before → gradients of the weights, then, unless split is 0 and no layer curved,
-// of the biases
+// x, t: see ``gradients_of``; values, deltas: of the sweeps before
 std::vector<Tensor> perceptron_finish(const Tensor& x, const Tensor& t, const Tensor& values, const Tensor& deltas,
                                       const std::vector<Tensor> weights, const std::vector<double> slopes,
                                       const std::vector<int64_t> curves) {
@@ -240,6 +238,13 @@ std::vector<Tensor> perceptron_finish(const Tensor& x, const Tensor& t, const Te
   check("deltas", deltas, kept.of_deltas());
   kept.values = data<float>(values);
   kept.deltas = data<float>(deltas);
+  return gradients_of(network, weights, x, t, kept);
+}
+
+}  // namespace
+
+std::vector<Tensor> gradients_of(const Network& network, const std::vector<Tensor>& weights, const Tensor& x,
+                                 const Tensor& t, const Kept<const float>& kept) {
   Gradients gradients(network, weights, x, t, kept);
   torch::stable::parallel_for(0, kept.blocks, network.block_grain(), [&](int64_t begin, int64_t end) {
     const auto scratch = scratch_of(2 * network.widest() * kPanel);
@@ -253,7 +258,6 @@ std::vector<Tensor> perceptron_finish(const Tensor& x, const Tensor& t, const Te
   return all;
 }
 
-}  // namespace
 }  // namespace wgan
 
 STABLE_TORCH_LIBRARY_IMPL(wgan_kernels, CPU, m) { m.impl("perceptron_finish", TORCH_BOX(&wgan::perceptron_finish)); }

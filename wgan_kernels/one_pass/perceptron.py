@@ -8,6 +8,7 @@ from torch import nn
 
 from ..rules import _perceptron, linear
 from ..rules._smooth import CURVES
+from . import losses
 from .given import Cat
 from .layer import Layer
 from .nodes import Piecewise, Reshape
@@ -103,6 +104,14 @@ class Perceptron(Sweeps):
                 (gradient,) = node.pullback(gradient, None)
         return scores.view(like.shape), gradient[split - asked :].view(-1, *shape)
 
+    def losses(self, x, batch, weight, factor, target, one_sided):
+        if self.places:
+            return super().losses(x, batch, weight, factor, target, one_sided)
+        self._read(x, 2 * batch)
+        given = self.weights, self.biases, self.slopes, self.curves, target, one_sided
+        told, grads = _perceptron.step(self.x, *given, weight, factor)
+        return dict(zip(losses.NAMES, told, strict=True)), self._received(grads)
+
     def penalty(self, x, target, one_sided):
         self._read(x, 0)
         ahead = [node.ahead for node in self.before if isinstance(node, Cat)]
@@ -133,7 +142,10 @@ class Perceptron(Sweeps):
             for node in self.before:
                 tangent = node.pushforward(tangent)
         t = tangent.flatten(1).contiguous()
-        grads = _perceptron.finish(self.x, t, *self.kept, self.weights, self.slopes, self.curves)
+        return self._received(_perceptron.finish(self.x, t, *self.kept, self.weights, self.slopes, self.curves))
+
+    def _received(self, grads):
+        """[(parameter, gradient)]. grads: of the weights, then of the biases where the kernel tells them."""
         of_biases = grads[len(self.weights) :] or map(self._zeros, range(len(self.weights)))
         if not self.split:  # autograd has no way to the others
             of_biases = [grad if bent else None for grad, bent in zip(of_biases, self.bent_behind, strict=True)]

@@ -5,7 +5,9 @@ import copy
 import torch
 
 from .. import _layout
+from .._precision import wide
 from ..ops.norm_penalty import with_derivative
+from . import losses
 
 
 class Refused(Exception):
@@ -49,29 +51,41 @@ class Sweeps:
         spares.append(self)
 
     @torch.no_grad()
-    def run(self, x, split, seed, tangent):
-        """Scores, and the gradients of Σ seed·score over rows before ``split`` plus a penalty of those from there on.
+    def step(self, x, weight, factor, target, one_sided):
+        """A critic's loss with ``weight·factor`` times a ``gradient_norm_penalty``, and its gradients.
 
         Args:
-            x: [N, …], real and fake samples, then the interpolated ones; overwritten, if there are any of the former.
-            split: where the latter begin.
-            seed: (a tensor like the scores) → what each is weighted with; 1 from ``split`` on.
-            tangent: (gradient at the interpolated samples) → the penalty's derivative with respect to it.
+            x: [3·B, …], real, fake and interpolated samples; overwritten.
 
         Returns:
-            (scores: [N, …], [(parameter, gradient)]).
+            ({"loss", "wasserstein", "penalty", "gradient_norm"}, [(parameter, gradient)]).
 
         Raises:
             Refused: for what only shapes can tell.
         """
         try:
-            scores, gradient = self.begin(x, split, seed)
-            return scores, self.finish(tangent(gradient))
+            return self.losses(x, len(x) // 3, weight, factor, target, one_sided)
         finally:
             self.forget()
 
+    def losses(self, x, batch, weight, factor, target, one_sided):
+        """The same where no gradients are enabled; what the sweeps have saved is left."""
+        scores, gradient = self.begin(x, 2 * batch, lambda scores: losses.seed(scores, batch))
+        how = {"target": target, "one_sided": one_sided}
+        penalty, derivative, norms = with_derivative(gradient, weight * factor, **how)
+        found = {"penalty": factor * penalty, "gradient_norm": norms.mean().to(gradient.dtype)}
+        received = self.finish(derivative)
+        real_scores, fake_scores, _ = wide(scores).split(batch)
+        return losses.metrics(real_scores, fake_scores, weight, **found), received
+
     def begin(self, x, split, seed):
-        """The first two sweeps: (scores, the gradient at the interpolated samples). Where no gradients are enabled."""
+        """The first two sweeps: (scores, the gradient at the interpolated samples). Where no gradients are enabled.
+
+        Args:
+            x: [N, …], real and fake samples, then the interpolated ones; overwritten, if there are any of the former.
+            split: where the latter begin.
+            seed: (a tensor like the scores) → what each is weighted with; 1 from ``split`` on.
+        """
         raise NotImplementedError
 
     def penalty(self, x, target, one_sided):

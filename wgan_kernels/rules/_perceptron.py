@@ -1,11 +1,12 @@
 """The sweeps of a gradient penalty over y_l = φ_l(W_l y_{l−1} + b_l), φ_l(z) = z where z > 0 and slope·z elsewhere, or
-one of ``_smooth.CURVES``: all layers of a block of samples at once, by two kernels.
+one of ``_smooth.CURVES``: all layers of a block of samples at once, by two kernels, of which a step is made.
 
 ::
 
     begin   y_l, the scores; δ_l = φ_l′∘d_l, d_l = W_{l+1}ᵀ δ_{l+1}, the gradient W_1ᵀ δ_1 from one sample on
     penalty or the same without scores, and with the gradient's penalty and its derivative instead of the gradient, of
             which some features in a row count
+    step    begin, the gradient's penalty and finish for a critic's loss, one_pass/losses.py
     finish  t_l = φ_l′∘u_l, u_l = W_l t_{l−1}; Σ δ_l y_{l−1}ᵀ, with t for y where the penalty looks
             where a layer is curved also q_l = φ_l″∘d_l∘u_l + φ_l′∘(W_{l+1}ᵀ q_{l+1}); Σ q_l y_{l−1}ᵀ
 """
@@ -38,6 +39,10 @@ def _finish_fake(x, t, values, deltas, weights, slopes, curves):
     return [torch.empty_like(w) for w in weights] + biases
 
 
+def _step_fake(x, weights, biases, slopes, curves, target, one_sided, weight, factor):
+    return x.new_empty(4), [torch.empty_like(w) for w in weights] + [w.new_empty(len(w)) for w in weights]
+
+
 _library.define_compiled(
     "perceptron_begin(Tensor x, Tensor seed, Tensor[] weights, Tensor?[] biases, float[] slopes, int[] curves,"
     " int split, int asked) -> (Tensor, Tensor, Tensor, Tensor)",
@@ -53,9 +58,15 @@ _library.define_compiled(
     " int[] curves) -> Tensor[]",
     fake=_finish_fake,
 )
+_library.define_compiled(
+    "perceptron_step(Tensor x, Tensor[] weights, Tensor?[] biases, float[] slopes, int[] curves, float target,"
+    " bool one_sided, float weight, float factor) -> (Tensor, Tensor[])",
+    fake=_step_fake,
+)
 begin = torch.ops.wgan_kernels.perceptron_begin.default
 penalty = torch.ops.wgan_kernels.perceptron_penalty.default
 finish = torch.ops.wgan_kernels.perceptron_finish.default
+step = torch.ops.wgan_kernels.perceptron_step.default
 
 
 def serve(x, width, weights, biases):

@@ -12,7 +12,7 @@ from setuptools import setup
 
 # LibTorch's stable ABI of 2.10: one binary serves every torch from there on, and every Python from 3.10 on.
 STABLE_ABI = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]  # py_limited_api adds the Python side
-CXX = ["-O3", "-std=c++20", "-fno-math-errno", "-fvisibility=hidden", "-Wall", *STABLE_ABI]
+CXX = ["-O3", "-std=c++20", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wall", *STABLE_ABI]
 # Without fused multiply-adds each operation is rounded by itself, as in eager torch; memory is the limit either way.
 NVCC = ["-O3", "-std=c++20", "--fmad=false", "-Xcompiler=-fvisibility=hidden,-Wall", "-Xfatbin=-compress-all"]
 BLACKWELL = (12, 8)  # the first nvcc that knows it

@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from .records import packages_of_peers
+from .records import device_of, packages_of_peers
 
 COLOURS = {
     "wgan_kernels": "#222255",
@@ -32,7 +32,7 @@ def colour_of(contender):
 
 def where(machine):
     """Device, threads and precision, which times are comparable within."""
-    return f"{machine['device']}, {machine['threads']} thread{'s' * (machine['threads'] > 1)}, {machine['dtype']}"
+    return f"{device_of(machine)}, {machine['threads']} thread{'s' * (machine['threads'] > 1)}, {machine['dtype']}"
 
 
 def legend_below(figure, axes):

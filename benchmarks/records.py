@@ -16,6 +16,11 @@ def default_path(machine):
     return RESULTS / f"{device}-{machine['date'][:16].replace(':', '')}.json"
 
 
+def device_of(machine):
+    """A GPU, or a CPU with its vectors: of one name there are machines with wider ones and with narrower."""
+    return f"{machine['device']}, {machine['cpu_capability']}" if machine["kind"] == "cpu" else machine["device"]
+
+
 def packages_of_peers(record):
     """["package version"] of the other processes, but for PyTorch where it is the record's own."""
     own = ("torch", record["machine"]["torch"])

@@ -53,7 +53,7 @@ def collect(folder):
     for path in paths:
         record = records.read(path)
         machine = record["machine"]
-        key = (machine["kind"], machine["device"], machine["threads"], machine["dtype"])
+        key = (machine["kind"], records.device_of(machine), machine["threads"], machine["dtype"])
         groups.setdefault(key, []).append((path.name, record))
     sections = []
     for key in sorted(groups):

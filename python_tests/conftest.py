@@ -90,9 +90,9 @@ def however_small(monkeypatch):
 
 
 @pytest.fixture
-def wide_vectors(monkeypatch):
-    """Kernels that count on AVX-512 are served on any machine: they run everywhere, only not fast."""
-    monkeypatch.setattr(sys.modules["wgan_kernels._dispatch"], "has_wide_vectors", lambda: True)
+def vectors(monkeypatch):
+    """Kernels that are written for vectors are served on any machine: they run everywhere, only not fast."""
+    monkeypatch.setattr(sys.modules["wgan_kernels._dispatch"], "has_vectors", lambda: True)
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def served(way, x, w, how):
 
 
 def assert_products_of_pairs_are_refused(is_served, monkeypatch):
-    """For another backend, within a compiler, and by a processor without the instruction or wide vectors."""
+    """For another backend, within a compiler, and by a processor without the instruction or vectors."""
     assert is_served()
     with wk.use_backend("reference"):
         assert not is_served()
@@ -80,7 +80,7 @@ def assert_products_of_pairs_are_refused(is_served, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(_pairs, "has_instruction", lambda: False)
         assert not is_served()
-    monkeypatch.setattr(_dispatch, "has_wide_vectors", lambda: False)
+    monkeypatch.setattr(_dispatch, "has_vectors", lambda: False)
     assert not is_served()
 
 

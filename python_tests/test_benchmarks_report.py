@@ -67,10 +67,11 @@ def result(case, *rows, axis=None, least=None, floor="matmul"):
     }
 
 
-def record(*results, date="2026-01-02", command="python -m benchmarks run x", kind="cpu"):
+def record(*results, date="2026-01-02", command="python -m benchmarks run x", kind="cpu", vectors="AVX2"):
     machine = {
         "device": "A machine",
         "kind": kind,
+        "cpu_capability": vectors,
         "threads": 2,
         "dtype": "float32",
         "cores": 2,
@@ -125,7 +126,7 @@ def test_the_page_says_what_the_records_say(cli, house, capsys):
     assert report(cli, house) == 0
     page = (house / "docs/benchmarks.md").read_text()
     for words in (
-        "A machine, 2 threads, float32",
+        "A machine, AVX2, 2 threads, float32",
         "`python -m benchmarks run x`",
         "torch 9.9",
         "jax 0.1",
@@ -142,7 +143,7 @@ def test_the_page_says_what_the_records_say(cli, house, capsys):
         assert words in page, words
     pictures = {path.name: path for path in (house / "docs/img").iterdir()}
     for name in ("updates", "iteration", "overhead", "roofline", "scaling"):
-        file = f"benchmarks-cpu-a-machine-2-float32-{name}.png"
+        file = f"benchmarks-cpu-a-machine-avx2-2-float32-{name}.png"
         assert pictures[file].read_bytes().startswith(b"\x89PNG") and f"](img/{file})" in page
     readme = (house / "README.md").read_text()
     assert readme.startswith("before\n<!--") and readme.endswith("<!-- /benchmarks -->\nafter\n")
@@ -241,6 +242,15 @@ def test_a_gpu_is_a_section_of_its_own_and_no_longer_missing(cli, house):
     page = (house / "docs/benchmarks.md").read_text()
     assert page.count("## A machine") == 2 and "Not measured" not in page
     assert "not measured" not in (house / "README.md").read_text()
+
+
+def test_a_processor_with_other_vectors_is_a_section_of_its_own(cli, house):
+    save(house, "a.json", record(ITERATION))
+    save(house, "b.json", record(STEP, vectors="AVX512"))
+    assert report(cli, house) == 0
+    page = (house / "docs/benchmarks.md").read_text()
+    for vectors in ("AVX2", "AVX512"):
+        assert page.count(f"## A machine, {vectors}, 2 threads, float32") == 1
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_any_geometry(drawn):
 
 
 @needs_compiled
-@pytest.mark.usefixtures("wide_vectors")
+@pytest.mark.usefixtures("vectors")
 @given(convolutions())
 def test_any_geometry_by_the_kernel(drawn):
     """Which takes float32 in channels-last memory, where nothing is to be differentiated."""

@@ -113,7 +113,7 @@ def test_what_comes_to_something_else_at_each_call_is_called(among):
         torch.testing.assert_close(mine, other)
 
 
-@pytest.mark.usefixtures("wide_vectors")
+@pytest.mark.usefixtures("vectors")
 @pytest.mark.parametrize("kind", [OneHot, Embedded])
 def test_perceptrons(kind):
     ours, spec = steps(kind(ACTS["leaky"]))

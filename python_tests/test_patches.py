@@ -15,7 +15,7 @@ from wgan_kernels.rules.conv import MAPS, Geometry
 
 pytestmark = [
     needs_compiled,
-    pytest.mark.usefixtures("wide_vectors"),
+    pytest.mark.usefixtures("vectors"),
 ]
 operators = torch.ops.wgan_kernels
 DTYPES = [torch.float32, torch.bfloat16]
@@ -146,7 +146,7 @@ def test_who_serves_them(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(torch.compiler, "is_compiling", lambda: True)
         assert not _patches.serve(X, W, geometry())
-    monkeypatch.setattr(_dispatch, "has_wide_vectors", lambda: False)
+    monkeypatch.setattr(_dispatch, "has_vectors", lambda: False)
     assert not _patches.serve(X, W, geometry())
 
 

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations, parametrize
 
 import wgan_kernels as wk
-from wgan_kernels._dispatch import has_wide_vectors
+from wgan_kernels._dispatch import has_vectors
 from wgan_kernels.one_pass import Refused
 from wgan_kernels.one_pass.known import known_of
 
@@ -261,7 +261,7 @@ def test_a_refusal_leaves_nothing_behind(monkeypatch):
 
 
 def test_perceptrons_with_computed_weights_take_the_kernels():
-    if not has_wide_vectors():
+    if not has_vectors():
         pytest.skip("the kernels are not taken on this processor")
     critic, x = spectral(nn.Sequential(nn.Linear(6, 64), nn.SiLU(), nn.Linear(64, 1))), torch.randn(32, 6)
     wk.r1_penalty(critic, x)

@@ -11,7 +11,7 @@ from torch import nn
 
 from wgan_kernels.one_pass import losses
 
-pytestmark = [needs_compiled, pytest.mark.usefixtures("wide_vectors")]
+pytestmark = [needs_compiled, pytest.mark.usefixtures("vectors")]
 
 
 @torch.no_grad()

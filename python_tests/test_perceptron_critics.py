@@ -12,7 +12,7 @@ from torch import nn
 import wgan_kernels as wk
 from wgan_kernels.one_pass.known import known_of
 
-pytestmark = [needs_compiled, pytest.mark.usefixtures("wide_vectors")]
+pytestmark = [needs_compiled, pytest.mark.usefixtures("vectors")]
 
 
 CRITICS = {

@@ -10,7 +10,7 @@ from torch.nn.utils import prune
 import wgan_kernels as wk
 from wgan_kernels import _dispatch
 
-pytestmark = [needs_compiled, pytest.mark.usefixtures("wide_vectors")]
+pytestmark = [needs_compiled, pytest.mark.usefixtures("vectors")]
 
 
 def with_strided_weight():
@@ -99,8 +99,8 @@ def test_what_surrounds_a_critic_bars_the_kernels():
     assert seen.seen == []
 
 
-def test_a_machine_without_wide_vectors(monkeypatch):
-    monkeypatch.setattr(_dispatch, "has_wide_vectors", lambda: False)
+def test_a_machine_without_vectors(monkeypatch):
+    monkeypatch.setattr(_dispatch, "has_vectors", lambda: False)
     with Counting() as seen:
         wk.r1_penalty(perceptron(4, 8, 1), torch.randn(9, 4)).backward()
     assert seen.seen == []

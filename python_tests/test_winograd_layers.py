@@ -17,7 +17,7 @@ from wgan_kernels.rules.conv import MAPS, Geometry, conv
 
 pytestmark = [
     needs_compiled,
-    pytest.mark.usefixtures("wide_vectors"),
+    pytest.mark.usefixtures("vectors"),
 ]
 
 
@@ -110,17 +110,17 @@ def test_who_serves_them(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(_native.why_not, "cpu", "not built")
         assert not served()
-    monkeypatch.setattr(_dispatch, "has_wide_vectors", lambda: False)
+    monkeypatch.setattr(_dispatch, "has_vectors", lambda: False)
     assert not served()
 
 
-def test_wide_vectors_are_those_that_torch_finds(monkeypatch):
+def test_vectors_are_those_that_torch_finds(monkeypatch):
     monkeypatch.undo()
     for capability in ("AVX512", "AVX2", "DEFAULT"):
-        _dispatch.has_wide_vectors.cache_clear()
+        _dispatch.has_vectors.cache_clear()
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda found=capability: found)
-        assert _dispatch.has_wide_vectors() is (capability == "AVX512")
-    _dispatch.has_wide_vectors.cache_clear()
+        assert _dispatch.has_vectors() is (capability != "DEFAULT")
+    _dispatch.has_vectors.cache_clear()
 
 
 def test_the_gain_counts_the_products_of_all_tiles():

@@ -83,9 +83,9 @@ def takes_compiled(device):
 
 
 @functools.cache
-def has_wide_vectors():
-    """Whether kernels that count on AVX-512's registers are fast here; they run anywhere."""
-    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+def has_vectors():
+    """Whether kernels that are written for the vectors of AVX-512 and AVX2 are fast here; they run anywhere."""
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
 def is_intercepted():

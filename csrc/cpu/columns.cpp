@@ -27,18 +27,18 @@ WGAN_CLONES void panels_of(const float* w, int64_t in, int64_t taps, float* pane
 
 // columns[pixels, panels·kPanel] = x[pixels, in]·W, of so many pixels at once that a core's first cache has them for
 // all panels.
-WGAN_CLONES void multiply(const float* x, int64_t pixels, int64_t in, const float* panels, int64_t width,
-                          float* columns) {
-  constexpr int64_t kPixels = 24;
+constexpr ByIsa multiply([](auto isa, const float* x, int64_t pixels, int64_t in, const float* panels, int64_t width,
+                            float* columns) __attribute__((always_inline)) {
+  constexpr int64_t kPixels = 24, kLine = 16;
   for (int64_t first = 0; first < pixels; first += kPixels) {
     const float* next = x + (first + kPixels) * in;  // a tenth of the time is waiting for these otherwise
-    for (int64_t i = 0; i < std::min(kPixels, pixels - first - kPixels) * in; i += kLanes) __builtin_prefetch(next + i);
+    for (int64_t i = 0; i < std::min(kPixels, pixels - first - kPixels) * in; i += kLine) __builtin_prefetch(next + i);
     for (int64_t n = 0; n < width; n += kPanel) {
-      rows_product<false>(std::min(kPixels, pixels - first), in, x + first * in, in, 1, panels + n * in,
+      rows_product<false>(isa, std::min(kPixels, pixels - first), in, x + first * in, in, 1, panels + n * in,
                           columns + first * width + n, width);
     }
   }
-}
+});
 
 // Adds the columns of an image's pixels, [pixels, width], to its result [out, height, width].
 WGAN_CLONES void add_columns(const float* columns, int64_t height, int64_t pixels, int64_t width, int64_t out,

@@ -81,8 +81,8 @@ WGAN_PAIRS void multiply(const Pixels& pixels, int64_t pairs, int64_t channel, c
   const int64_t count = pixels.count, taps = static_cast<int64_t>(pixels.kernel.size());
   Vector shift[2] = {};
   if (bias) {
-    read(bias + channel, shift[0]);
-    read(bias + channel + kLanes, shift[1]);
+    read(Avx512{}, bias + channel, shift[0]);
+    read(Avx512{}, bias + channel + kLanes, shift[1]);
   }
   for (int64_t first = 0; first < count; first += kRows) {
     Vector sum[kRows][2];

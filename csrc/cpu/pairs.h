@@ -12,6 +12,9 @@
 
 namespace wgan {
 
+using Vector = Avx512::Vector;
+constexpr int64_t kLanes = Avx512::kLanes;
+
 // Sixteen times two elements, of which each word has the first in its lower half.
 using Pairs [[gnu::vector_size(kLanes * sizeof(uint32_t)), gnu::aligned(sizeof(uint32_t)), gnu::may_alias]] = uint32_t;
 
@@ -19,9 +22,9 @@ using Pairs [[gnu::vector_size(kLanes * sizeof(uint32_t)), gnu::aligned(sizeof(u
 [[gnu::always_inline]] inline const Pairs& pairs_at(const uint32_t* p) { return *reinterpret_cast<const Pairs*>(p); }
 
 [[gnu::always_inline]] inline void pair(const BFloat16* first, const BFloat16* second, Pairs& pairs) {
-  const auto &low = *reinterpret_cast<const detail::Halves*>(first),
-             &high = *reinterpret_cast<const detail::Halves*>(second);
-  pairs = __builtin_convertvector(low, detail::Words) | __builtin_convertvector(high, detail::Words) << 16;
+  const auto &low = *reinterpret_cast<const Avx512::Halves*>(first),
+             &high = *reinterpret_cast<const Avx512::Halves*>(second);
+  pairs = __builtin_convertvector(low, Avx512::Words) | __builtin_convertvector(high, Avx512::Words) << 16;
 }
 
 // Functions that call the two below, and the question whether they can run here. The instructions are written as such:
@@ -37,7 +40,7 @@ inline bool has_pairs() { return __builtin_cpu_supports("avx512bf16"); }
 
 // Rounded to the nearest, of two to the even one.
 [[gnu::always_inline]] inline void write_rounded(const Vector& v, BFloat16* to) {
-  asm("vcvtneps2bf16 %1, %0" : "=v"(*reinterpret_cast<detail::Halves*>(to)) : "v"(v));
+  asm("vcvtneps2bf16 %1, %0" : "=v"(*reinterpret_cast<Avx512::Halves*>(to)) : "v"(v));
 }
 #else
 #define WGAN_PAIRS

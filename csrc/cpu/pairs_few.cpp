@@ -69,10 +69,10 @@ WGAN_PAIRS void forward_image(const uint32_t* image, const Patches& patches, con
     for (int64_t n = 0; n < out; n += kPanel) {
       Vector shift[2] = {};
       if (bias) {
-        read(bias + n, shift[0]);
-        read(bias + n + kLanes, shift[1]);
+        read(Avx512{}, bias + n, shift[0]);
+        read(Avx512{}, bias + n + kLanes, shift[1]);
       }
-      in_parts(patches.columns.small, [&](auto pixels, int64_t column) __attribute__((always_inline)) {
+      in_parts<Avx512::kMost>(patches.columns.small, [&](auto pixels, int64_t column) __attribute__((always_inline)) {
         constexpr int kPixels = pixels;
         const uint32_t *from = patches.first(image, row) + column * step, *factors = kernel + n * count;
         Vector sum[kPixels][2];
@@ -102,7 +102,7 @@ WGAN_PAIRS void forward_image(const uint32_t* image, const Patches& patches, con
 // sums[taps, kPanel] += Σ over the pixels of a pair of images; delta: [rows, columns, kPanel]
 WGAN_PAIRS void add_images(const uint32_t* images, const Patches& patches, const uint32_t* delta, float* sums) {
   const int64_t step = patches.step();
-  in_parts(patches.count(), [&](auto taps, int64_t first) __attribute__((always_inline)) {
+  in_parts<Avx512::kMost>(patches.count(), [&](auto taps, int64_t first) __attribute__((always_inline)) {
     constexpr int kTaps = taps;
     int64_t offsets[kTaps];
     std::copy_n(patches.taps.data() + first, kTaps, offsets);
@@ -120,8 +120,8 @@ WGAN_PAIRS void add_images(const uint32_t* images, const Patches& patches, const
       }
     }
     WGAN_UNROLL for (int k = 0; k < kTaps; ++k) {
-      vector_at(sums + (first + k) * kPanel) += sum[k][0];
-      vector_at(sums + (first + k) * kPanel + kLanes) += sum[k][1];
+      Avx512::at(sums + (first + k) * kPanel) += sum[k][0];
+      Avx512::at(sums + (first + k) * kPanel + kLanes) += sum[k][1];
     }
   });
 }

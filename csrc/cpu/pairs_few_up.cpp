@@ -51,7 +51,7 @@ template <int kCount>
     }
   }
   WGAN_UNROLL for (int r = 0; r < kRows; ++r) {
-    WGAN_UNROLL for (int v = 0; v < kCount; ++v) vector_at(to + r * width + v * kLanes) = sum[r][v];
+    WGAN_UNROLL for (int v = 0; v < kCount; ++v) Avx512::at(to + r * width + v * kLanes) = sum[r][v];
   }
 }
 
@@ -108,7 +108,10 @@ WGAN_PAIRS void add_line(const float* given, const std::vector<int64_t>& row, co
 
 WGAN_PAIRS void write_line(const float* line, int64_t count, BFloat16* to) {
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) write_rounded(vector_at(line + i), to + i);
+  for (; i + kLanes <= count; i += kLanes) {
+    const Vector v = Avx512::at(line + i);
+    write_rounded(v, to + i);
+  }
   for (; i < count; ++i) to[i] = static_cast<BFloat16>(line[i]);
 }
 

@@ -83,7 +83,7 @@ WGAN_PAIRS void add_tap(const Block& block, const Dimension& rows, const Dimensi
     }
     WGAN_UNROLL for (int r = 0; r < kRows; ++r) {
       WGAN_UNROLL for (int v = 0; v < 2; ++v) {
-        Vector& total = vector_at(sums + (n + r) * kPanel + v * kLanes);
+        Avx512::Lying& total = Avx512::at(sums + (n + r) * kPanel + v * kLanes);
         total = adds ? total + sum[r][v] : sum[r][v];
       }
     }
@@ -99,8 +99,8 @@ WGAN_PAIRS void write_totals(const Jobs& jobs, int64_t begin, int64_t end, Tenso
       for (int64_t i = 0; i < w.size(2); ++i) {
         for (int64_t j = 0; j < w.size(3); ++j, sums += kSlice * kPanel) {
           Vector total = {};
-          for (int64_t part = 0; part < jobs.parts; ++part) total += vector_at(sums + part * jobs.of_job);
-          write_strided(total, w.stride(1),
+          for (int64_t part = 0; part < jobs.parts; ++part) total += Avx512::at(sums + part * jobs.of_job);
+          write_strided(Avx512{}, total, w.stride(1),
                         data + n * w.stride(0) + c * w.stride(1) + i * w.stride(2) + j * w.stride(3));
         }
       }

@@ -81,27 +81,30 @@ WGAN_CLONES void pad(const Images<T>& images, int64_t index, const Patches& patc
 
 // y: [pixels, out] of an image; kernel: [out/kPanel, taps, kPanel]; bias: [out] or null
 template <class T>
-WGAN_CLONES void forward_image(const float* image, const Patches& patches, const float* kernel, const T* bias,
-                               int64_t out, T* y) {
+constexpr ByIsa forward_image([](auto isa, const float* image, const Patches& patches, const float* kernel,
+                                 const T* bias, int64_t out, T* y) __attribute__((always_inline)) {
+  using Isa = decltype(isa);
   const int64_t *taps = patches.taps.data(), count = patches.count(), step = patches.step();
   for (int64_t row = 0; row < patches.rows.result(); ++row) {
-    for (int64_t n = 0; n < out; n += kPanel) {
-      Vector shift[2] = {};
+    for (int64_t n = 0; n < out; n += 2 * isa.kLanes) {
+      typename Isa::Vector shift[2] = {};
       if (bias) {
-        read(bias + n, shift[0]);
-        read(bias + n + kLanes, shift[1]);
+        read(isa, bias + n, shift[0]);
+        read(isa, bias + n + isa.kLanes, shift[1]);
       }
-      in_parts(patches.columns.result(), [&](auto pixels, int64_t column) __attribute__((always_inline)) {
+      in_parts<isa.kMost>(patches.columns.result(), [&](auto pixels, int64_t column) __attribute__((always_inline)) {
         constexpr int kPixels = pixels;
-        const float *from = image + patches.first(row, column), *factors = kernel + n * count;
-        Vector sum[kPixels][2];
+        const float *from = image + patches.first(row, column),
+                    *factors = kernel + n / kPanel * kPanel * count + n % kPanel;
+        typename Isa::Vector sum[kPixels][2];
         WGAN_UNROLL for (int p = 0; p < kPixels; ++p) {
           sum[p][0] = shift[0];
           sum[p][1] = shift[1];
         }
         for (int64_t k = 0; k < count; ++k) {
           const float* tap = from + taps[k];
-          const Vector first = vector_at(factors + k * kPanel), second = vector_at(factors + k * kPanel + kLanes);
+          const typename Isa::Vector first = isa.at(factors + k * kPanel),
+                                     second = isa.at(factors + k * kPanel + isa.kLanes);
           WGAN_UNROLL for (int p = 0; p < kPixels; ++p) {
             sum[p][0] += tap[p * step] * first;
             sum[p][1] += tap[p * step] * second;
@@ -109,31 +112,33 @@ WGAN_CLONES void forward_image(const float* image, const Patches& patches, const
         }
         T* to = y + (row * patches.columns.result() + column) * out + n;
         WGAN_UNROLL for (int p = 0; p < kPixels; ++p) {
-          write(sum[p][0], to + p * out);
-          write(sum[p][1], to + p * out + kLanes);
+          write(isa, sum[p][0], to + p * out);
+          write(isa, sum[p][1], to + p * out + isa.kLanes);
         }
       });
     }
   }
-}
+});
 
 // sums[taps, out] += Σ over an image's pixels; delta: [pixels, out]
 template <class T>
-WGAN_CLONES void add_image(const float* image, const Patches& patches, const T* delta, int64_t out, float* sums) {
+constexpr ByIsa add_image([](auto isa, const float* image, const Patches& patches, const T* delta, int64_t out,
+                             float* sums) __attribute__((always_inline)) {
+  using Isa = decltype(isa);
   const int64_t width = patches.columns.result(), step = patches.step();
-  for (int64_t n = 0; n < out; n += kPanel) {
-    in_parts(patches.count(), [&](auto taps, int64_t first) __attribute__((always_inline)) {
+  for (int64_t n = 0; n < out; n += 2 * isa.kLanes) {
+    in_parts<isa.kMost>(patches.count(), [&](auto taps, int64_t first) __attribute__((always_inline)) {
       constexpr int kTaps = taps;
       int64_t offsets[kTaps];
       std::copy_n(patches.taps.data() + first, kTaps, offsets);
-      Vector sum[kTaps][2] = {};
+      typename Isa::Vector sum[kTaps][2] = {};
       for (int64_t row = 0; row < patches.rows.result(); ++row) {
         const float* from = image + patches.first(row, 0);
         const T* d = delta + row * width * out + n;
         for (int64_t x = 0; x < width; ++x, from += step, d += out) {
-          Vector low, high;
-          read(d, low);
-          read(d + kLanes, high);
+          typename Isa::Vector low, high;
+          read(isa, d, low);
+          read(isa, d + isa.kLanes, high);
           WGAN_UNROLL for (int k = 0; k < kTaps; ++k) {
             sum[k][0] += from[offsets[k]] * low;
             sum[k][1] += from[offsets[k]] * high;
@@ -142,12 +147,12 @@ WGAN_CLONES void add_image(const float* image, const Patches& patches, const T* 
       }
       WGAN_UNROLL for (int k = 0; k < kTaps; ++k) {
         float* to = sums + (first + k) * out + n;
-        vector_at(to) += sum[k][0];
-        vector_at(to + kLanes) += sum[k][1];
+        isa.at(to) += sum[k][0];
+        isa.at(to + isa.kLanes) += sum[k][1];
       }
     });
   }
-}
+});
 
 // Where an entry of a kernel [out, in, rows, columns] in any memory lies.
 int64_t entry(const Tensor& w, int64_t out, int64_t tap) {
@@ -197,7 +202,7 @@ Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& bi
     std::vector<float> image(patches.size());
     for (int64_t b = begin; b < end; ++b) {
       pad(images, b, patches, image.data());
-      forward_image(image.data(), patches, kernel.data(), shift, out, to + b * size);
+      forward_image<T>(image.data(), patches, kernel.data(), shift, out, to + b * size);
     }
   });
   return y;
@@ -217,7 +222,7 @@ Tensor weights(const Tensor& x, const Tensor& delta, const Tensor& w, const Patc
     for (int64_t part = begin; part < end; ++part) {
       for (int64_t b = part * kImages; b < std::min(batch, (part + 1) * kImages); ++b) {
         pad(images, b, patches, image.data());
-        add_image(image.data(), patches, from + b * size, out, sums.data() + part * taps * out);
+        add_image<T>(image.data(), patches, from + b * size, out, sums.data() + part * taps * out);
       }
     }
   });

@@ -14,8 +14,8 @@ namespace {
 
 // block[width, kPanel] → the samples [begin, end) of it, [end − begin, width]
 WGAN_CLONES void from_block(const float* block, int64_t begin, int64_t end, int64_t width, float* samples) {
-  for (int64_t f = 0; f < width; f += kLanes) {
-    const int64_t some = std::min(kLanes, width - f);
+  for (int64_t f = 0; f < width; f += kFeatures) {
+    const int64_t some = std::min(kFeatures, width - f);
     for (int64_t c = begin; c < end; ++c) {
       for (int64_t i = 0; i < some; ++i) samples[(c - begin) * width + f + i] = block[(f + i) * kPanel + c];
     }
@@ -76,17 +76,17 @@ WGAN_CLONES void bend_layer(const Layer& layer, float* y, float* slopes, float* 
 }
 
 // samples: [count, in]; input: [in, kPanel], for what the first layer reads
-WGAN_CLONES void forward_block(const Network& network, const float* samples, int64_t count, float* input,
-                               const Block<float>& block) {
+constexpr ByIsa forward_block([](auto isa, const Network& network, const float* samples, int64_t count, float* input,
+                                 const Block<float>& block) __attribute__((always_inline)) {
   to_block(samples, 0, count, network.in(), input);
   const float* below = input;
   for (const Layer& layer : network.layers) {
     float* y = block.values + layer.at * kPanel;
-    product(layer.out, layer.in, layer.w, layer.in, 1, below, y);
+    product(isa, layer.out, layer.in, layer.w, layer.in, 1, below, y);
     activate(layer, block);
     below = y;
   }
-}
+});
 
 // φ″ → φ″∘d
 [[gnu::always_inline]] inline void weigh(const Layer& layer, const float* d, float* bends) {
@@ -94,8 +94,8 @@ WGAN_CLONES void forward_block(const Network& network, const float* samples, int
 }
 
 // seed: [count, out]; the block's deltas: of each z; gradient: [in, kPanel], or nullptr where nobody wants it
-WGAN_CLONES void pullback_block(const Network& network, const Block<float>& block, const float* seed, int64_t count,
-                                float* gradient) {
+constexpr ByIsa pullback_block([](auto isa, const Network& network, const Block<float>& block, const float* seed,
+                                  int64_t count, float* gradient) __attribute__((always_inline)) {
   to_block(seed, 0, count, network.out(), block.deltas + network.layers.back().at * kPanel);
   for (size_t l = network.layers.size(); l-- > 0;) {
     const Layer& layer = network.layers[l];
@@ -103,9 +103,9 @@ WGAN_CLONES void pullback_block(const Network& network, const Block<float>& bloc
     if (layer.is_curved() && block.bends != nullptr) weigh(layer, delta, block.bends + layer.at * kPanel);
     mask(layer, block, delta);
     float* to = l == 0 ? gradient : block.deltas + network.layers[l - 1].at * kPanel;
-    if (to != nullptr) product(layer.in, layer.out, layer.w, 1, layer.in, delta, to);
+    if (to != nullptr) product(isa, layer.in, layer.out, layer.w, 1, layer.in, delta, to);
   }
-}
+});
 
 // Of a perceptron and its samples: what all sweeps need, and what the first ones leave to the others.
 struct Run {

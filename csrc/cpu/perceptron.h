@@ -16,7 +16,8 @@
 
 namespace wgan {
 
-constexpr int64_t kRows = 12;
+constexpr int64_t kRows = 12;       // of a weight gradient that one job makes
+constexpr int64_t kFeatures = 16;   // of samples that are turned at once
 constexpr int64_t kWork = 1 << 17;  // multiply-adds from which on a second thread pays
 
 using math::Curve;
@@ -105,34 +106,18 @@ struct Kept {
   }
 };
 
-// f(rows, first) over all rows, of which it takes 12, 8, 4 or 1 at once.
-template <class F>
-[[gnu::always_inline]] inline void in_groups(int64_t rows, const F& f) {
-  int64_t r = 0;
-  for (; r + kRows <= rows; r += kRows) f(std::integral_constant<int, kRows>{}, r);
-  if (r + 8 <= rows) {
-    f(std::integral_constant<int, 8>{}, r);
-    r += 8;
-  } else if (r + 4 <= rows) {
-    f(std::integral_constant<int, 4>{}, r);
-    r += 4;
-  }
-  for (; r < rows; ++r) f(std::integral_constant<int, 1>{}, r);
-}
-
 // to[rows, kPanel] = a[rows, depth]·from[depth, kPanel]
-[[gnu::always_inline]] inline void product(int64_t rows, int64_t depth, const float* a, int64_t row, int64_t step,
-                                           const float* from, float* to) {
-  in_groups(rows, [=](auto count, int64_t r) __attribute__((always_inline)) {
-    panel_product<count, false>(depth, a + r * row, row, step, from, to + r * kPanel, kPanel);
-  });
+template <class Isa>
+[[gnu::always_inline]] inline void product(Isa isa, int64_t rows, int64_t depth, const float* a, int64_t row,
+                                           int64_t step, const float* from, float* to) {
+  rows_product<false>(isa, rows, depth, a, row, step, from, to, kPanel);
 }
 
 // The samples [begin, end) of a block, [end − begin, width] → block[width, kPanel], with zeros for all others.
 [[gnu::always_inline]] inline void to_block(const float* samples, int64_t begin, int64_t end, int64_t width,
                                             float* block) {
-  for (int64_t f = 0; f < width; f += kLanes) {
-    const int64_t some = std::min(kLanes, width - f);
+  for (int64_t f = 0; f < width; f += kFeatures) {
+    const int64_t some = std::min(kFeatures, width - f);
     for (int64_t i = 0; i < some; ++i) {
       std::fill_n(block + (f + i) * kPanel, begin, 0.f);
       std::fill_n(block + (f + i) * kPanel + end, kPanel - end, 0.f);

@@ -45,26 +45,28 @@ WGAN_CLONES void read_samples(const float* samples, int64_t first, int64_t count
 }
 
 // to = φ′∘(W t); bent = φ″∘∂/∂y∘(W t), the first part of ∂/∂z, unless nullptr
-WGAN_CLONES void push(const Layer& layer, const Block<const float>& block, const float* t, float* to, float* bent) {
-  product(layer.out, layer.in, layer.w, layer.in, 1, t, to);
+constexpr ByIsa push([](auto isa, const Layer& layer, const Block<const float>& block, const float* t, float* to,
+                        float* bent) __attribute__((always_inline)) {
+  product(isa, layer.out, layer.in, layer.w, layer.in, 1, t, to);
   if (layer.is_curved() && bent != nullptr) {
     const float* bends = block.bends + layer.at * kPanel;
     for (int64_t i = 0; i < layer.out * kPanel; ++i) bent[layer.at * kPanel + i] = bends[i] * to[i];
   }
   mask(layer, block, to);
-}
+});
 
 // bent: of curved layers the first part of ∂/∂z, to which what comes from above is added; scratch: [widest, kPanel]
-WGAN_CLONES void pull_bent(const Network& network, const Block<const float>& block, float* bent, float* scratch) {
+constexpr ByIsa pull_bent([](auto isa, const Network& network, const Block<const float>& block, float* bent,
+                             float* scratch) __attribute__((always_inline)) {
   for (size_t l = network.bent - 1; l-- > 0;) {
     const Layer &layer = network.layers[l], &above = network.layers[l + 1];
     float *of_layer = bent + layer.at * kPanel, *pulled = layer.is_curved() ? scratch : of_layer;
-    product(above.in, above.out, above.w, 1, above.in, bent + above.at * kPanel, pulled);
+    product(isa, above.in, above.out, above.w, 1, above.in, bent + above.at * kPanel, pulled);
     mask(layer, block, pulled);
     if (!layer.is_curved()) continue;
     for (int64_t i = 0; i < layer.out * kPanel; ++i) of_layer[i] += scratch[i];
   }
-}
+});
 
 // Of so many samples the derivatives of each z, [blocks, height, kPanel].
 struct Deltas {
@@ -76,38 +78,41 @@ constexpr int64_t kRun = 8 * kPanel;  // samples whose sum is added as one, for 
 
 // Of a weight gradient, Σ δ·input over all samples, `count` rows from the layer's `row` on and the columns of a panel:
 // [count, kPanel] at `to`, whose rows are `apart`.
-template <int count, bool kAdd>
-[[gnu::always_inline]] inline void add_samples(const Layer& layer, int64_t row, const Deltas& deltas,
+template <int count, bool kAdd, class Isa>
+[[gnu::always_inline]] inline void add_samples(Isa isa, const Layer& layer, int64_t row, const Deltas& deltas,
                                                const float* panel, float* to, int64_t apart) {
   const float* a = deltas.data + (layer.at + row) * kPanel;
   for (int64_t begin = 0; begin == 0 || begin < deltas.samples; begin += kRun) {
-    Sums<count> sum = {};
-    for (int64_t s = begin; s < std::min(deltas.samples, begin + kRun); s += kPanel) {
-      add_product<count>(sum, std::min(kPanel, deltas.samples - s), a + s * deltas.height, kPanel, 1,
-                         panel + s * kPanel);
-    }
-    begin == 0 ? store<count, kAdd>(sum, to, apart) : store<count, true>(sum, to, apart);
+    in_panel(isa, [=](int64_t column) __attribute__((always_inline)) {
+      typename Isa::Vector sum[count][2] = {};
+      for (int64_t s = begin; s < std::min(deltas.samples, begin + kRun); s += kPanel) {
+        add_product<count>(isa, sum, std::min(kPanel, deltas.samples - s), a + s * deltas.height, kPanel, 1,
+                           panel + s * kPanel + column);
+      }
+      begin == 0 ? store<count, kAdd>(isa, sum, to + column, apart) : store<count, true>(isa, sum, to + column, apart);
+    });
   }
 }
 
 // The same for the rows from `first` on, kRows of them; bent: the deltas of the samples that bend, unless nullptr,
 // whose places are behind.
-WGAN_CLONES void weight_panel(const Layer& layer, int64_t first, const Deltas& deltas, const Deltas* bent,
-                              const float* panel, const float* bent_panel, int64_t column, float* grad) {
+constexpr ByIsa weight_panel([](auto isa, const Layer& layer, int64_t first, const Deltas& deltas, const Deltas* bent,
+                                const float* panel, const float* bent_panel, int64_t column,
+                                float* grad) __attribute__((always_inline)) {
   const int64_t columns = std::min(kPanel, layer.in - column);
-  in_groups(std::min(kRows, layer.out - first), [&](auto count, int64_t r) __attribute__((always_inline)) {
+  in_groups(isa, std::min(kRows, layer.out - first), [&](auto count, int64_t r) __attribute__((always_inline)) {
     constexpr int kCount = count;
     float scratch[kCount * kPanel];
     float* of_rows = grad + (first + r) * layer.in + column;
     float* to = columns == kPanel ? of_rows : scratch;
     const int64_t apart = columns == kPanel ? layer.in : kPanel;
-    add_samples<kCount, false>(layer, first + r, deltas, panel, to, apart);
-    if (bent != nullptr) add_samples<kCount, true>(layer, first + r, *bent, bent_panel, to, apart);
+    add_samples<kCount, false>(isa, layer, first + r, deltas, panel, to, apart);
+    if (bent != nullptr) add_samples<kCount, true>(isa, layer, first + r, *bent, bent_panel, to, apart);
     if (columns < kPanel) {
       for (int i = 0; i < kCount; ++i) std::copy_n(scratch + i * kPanel, columns, of_rows + i * layer.in);
     }
   });
-}
+});
 
 // To a bias's gradient, so many rows of it, Σ δ over the first samples.
 WGAN_CLONES void add_bias_rows(const Layer& layer, int64_t first, int64_t rows, const Deltas& deltas, int64_t samples,

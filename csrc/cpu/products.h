@@ -1,33 +1,25 @@
-// Matrix products of blocks that lie in the cache, for use within a WGAN_CLONES function.
+// Matrix products of blocks that lie in the cache, for use within a function of an instruction set.
 #pragma once
 
 #include <cstdint>
 #include <type_traits>
 #include <utility>
 
+#include "isa.h"
+
 namespace wgan {
 
-constexpr int64_t kLanes = 16;          // of a vector
-constexpr int64_t kPanel = 2 * kLanes;  // columns that a product takes at once
-constexpr int64_t kRowStep = 4;         // rows come in multiples of it
-
-using Vector [[gnu::vector_size(kLanes * sizeof(float)), gnu::aligned(sizeof(float)), gnu::may_alias]] = float;
+constexpr int64_t kPanel = 32;   // columns that a product takes at once
+constexpr int64_t kRowStep = 4;  // rows come in multiples of it
 
 #define WGAN_UNROLL _Pragma("GCC unroll 16")
 
-[[gnu::always_inline]] inline Vector& vector_at(float* p) { return *reinterpret_cast<Vector*>(p); }
-[[gnu::always_inline]] inline const Vector& vector_at(const float* p) { return *reinterpret_cast<const Vector*>(p); }
-
-// Sums of so many rows in 2·kRows vectors, which AVX-512 has registers for if rows are 12.
-template <int kRows>
-using Sums = Vector[kRows][2];
-
-// sums += a[rows, depth]·b[depth, panel]; a's entries are `row` and `step` apart.
-template <int kRows>
-[[gnu::always_inline]] inline void add_product(Sums<kRows>& sum, int64_t depth, const float* a, int64_t row,
-                                               int64_t step, const float* b) {
+// sums += a[rows, depth]·b[depth, two vectors]; a's entries are `row` and `step` apart.
+template <int kRows, class Isa>
+[[gnu::always_inline]] inline void add_product(Isa isa, typename Isa::Vector (&sum)[kRows][2], int64_t depth,
+                                               const float* a, int64_t row, int64_t step, const float* b) {
   for (int64_t k = 0; k < depth; ++k) {
-    const Vector first = vector_at(b + k * kPanel), second = vector_at(b + k * kPanel + kLanes);
+    const typename Isa::Vector first = isa.at(b + k * kPanel), second = isa.at(b + k * kPanel + isa.kLanes);
     WGAN_UNROLL for (int r = 0; r < kRows; ++r) {
       const float factor = a[r * row + k * step];
       sum[r][0] += factor * first;
@@ -37,42 +29,63 @@ template <int kRows>
 }
 
 // c (+)= sums
-template <int kRows, bool kAdd>
-[[gnu::always_inline]] inline void store(const Sums<kRows>& sum, float* c, int64_t columns) {
+template <int kRows, bool kAdd, class Isa>
+[[gnu::always_inline]] inline void store(Isa isa, const typename Isa::Vector (&sum)[kRows][2], float* c,
+                                         int64_t columns) {
   WGAN_UNROLL for (int r = 0; r < kRows; ++r) {
-    Vector &first = vector_at(c + r * columns), &second = vector_at(c + r * columns + kLanes);
+    typename Isa::Lying &first = isa.at(c + r * columns), &second = isa.at(c + r * columns + isa.kLanes);
     first = kAdd ? first + sum[r][0] : sum[r][0];
     second = kAdd ? second + sum[r][1] : sum[r][1];
   }
 }
 
+// f(first column of two vectors) for all of a panel.
+template <class Isa, class F>
+[[gnu::always_inline]] inline void in_panel(Isa isa, const F& f) {
+  for (int64_t column = 0; column < kPanel; column += 2 * isa.kLanes) f(column);
+}
+
 // c[rows, panel] (+)= a[rows, depth]·b[depth, panel]. What is added to comes last: the rounding errors of a long sum,
 // made of many products, grow with the root of their number and of their depth, not of both at once.
-template <int kRows, bool kAdd>
-[[gnu::always_inline]] inline void panel_product(int64_t depth, const float* a, int64_t row, int64_t step,
+template <int kRows, bool kAdd, class Isa>
+[[gnu::always_inline]] inline void panel_product(Isa isa, int64_t depth, const float* a, int64_t row, int64_t step,
                                                  const float* b, float* c, int64_t columns) {
-  Sums<kRows> sum = {};
-  add_product<kRows>(sum, depth, a, row, step, b);
-  store<kRows, kAdd>(sum, c, columns);
+  in_panel(isa, [=](int64_t column) __attribute__((always_inline)) {
+    typename Isa::Vector sum[kRows][2] = {};
+    add_product<kRows>(isa, sum, depth, a, row, step, b + column);
+    store<kRows, kAdd>(isa, sum, c + column, columns);
+  });
 }
 
-// The same for any number of rows, a multiple of kRowStep.
-template <bool kAdd>
-[[gnu::always_inline]] inline void rows_product(int64_t rows, int64_t depth, const float* a, int64_t row, int64_t step,
-                                                const float* b, float* c, int64_t columns) {
+// f(std::integral_constant<int, count>{}, first) over [0, rows): as many at once as there are registers for, then
+// 8, 4, 2 and 1.
+template <class Isa, class F>
+[[gnu::always_inline]] inline void in_groups(Isa isa, int64_t rows, const F& f) {
   int64_t r = 0;
-  for (; r + 12 <= rows; r += 12) panel_product<12, kAdd>(depth, a + r * row, row, step, b, c + r * columns, columns);
-  if (r + 8 <= rows) {
-    panel_product<8, kAdd>(depth, a + r * row, row, step, b, c + r * columns, columns);
-  } else if (r + 4 <= rows) {
-    panel_product<4, kAdd>(depth, a + r * row, row, step, b, c + r * columns, columns);
-  }
+  for (; r + isa.kMost <= rows; r += isa.kMost) f(std::integral_constant<int, Isa::kMost>{}, r);
+  const auto rest = [&](auto count) __attribute__((always_inline)) {
+    if (count < isa.kMost && r + count <= rows) {
+      f(count, r);
+      r += count;
+    }
+  };
+  if constexpr (Isa::kMost > 8) rest(std::integral_constant<int, 8>{});
+  rest(std::integral_constant<int, 4>{});
+  rest(std::integral_constant<int, 2>{});
+  rest(std::integral_constant<int, 1>{});
 }
 
-constexpr int kMost = 12;  // rows of which AVX-512 has registers for the sums, in two vectors each
+// The product for any number of rows.
+template <bool kAdd, class Isa>
+[[gnu::always_inline]] inline void rows_product(Isa isa, int64_t rows, int64_t depth, const float* a, int64_t row,
+                                                int64_t step, const float* b, float* c, int64_t columns) {
+  in_groups(isa, rows, [=](auto count, int64_t r) __attribute__((always_inline)) {
+    panel_product<count, kAdd>(isa, depth, a + r * row, row, step, b, c + r * columns, columns);
+  });
+}
 
 // f(std::integral_constant<int, count>{}) for a count from 1 to kMost.
-template <class F>
+template <int kMost, class F>
 [[gnu::always_inline]] inline void of_count(int64_t count, const F& f) {
   [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
     (void)((count == I + 1 && (f(std::integral_constant<int, I + 1>{}), true)) || ...);
@@ -80,12 +93,12 @@ template <class F>
 }
 
 // f(count, first) over [0, size) in parts of kMost at most, all of about the same length.
-template <class F>
+template <int kMost, class F>
 [[gnu::always_inline]] inline void in_parts(int64_t size, const F& f) {
   const int64_t parts = (size + kMost - 1) / kMost;
   for (int64_t part = 0, first = 0; part < parts; ++part) {
     const int64_t count = (size - first) / (parts - part);
-    of_count(count, [&](auto of) __attribute__((always_inline)) { f(of, first); });
+    of_count<kMost>(count, [&](auto of) __attribute__((always_inline)) { f(of, first); });
     first += count;
   }
 }

@@ -34,8 +34,10 @@ struct Kernel {
 };
 
 // G g Gᵀ of the inputs [begin, end): for each phase points of [out/kPanel, in, kPanel].
-WGAN_CLONES void kernel_points(const Kernel& w, float* to, int64_t begin, int64_t end) {
-  for (int64_t n = 0; n < w.out; n += kLanes) {
+constexpr ByIsa kernel_points([](auto isa, const Kernel& w, float* to, int64_t begin,
+                                 int64_t end) __attribute__((always_inline)) {
+  using Vector = typename decltype(isa)::Vector;
+  for (int64_t n = 0; n < w.out; n += isa.kLanes) {
     for (int64_t k = begin; k < end; ++k) {  // of what is read for 16 outputs the cache has the next inputs too
       for (int phase = 0; phase < kPhases; ++phase) {
         const Points points(to + phase * Points::size(w.in * w.out), w.in * w.out);
@@ -43,20 +45,20 @@ WGAN_CLONES void kernel_points(const Kernel& w, float* to, int64_t begin, int64_
         WGAN_UNROLL for (int i = 0; i < 2; ++i) {
           WGAN_UNROLL for (int j = 0; j < 2; ++j) {
             const int64_t tap = w.tap(phase, i, j);
-            if (tap >= 0) read_strided(w.data + k * w.in_stride + n * w.out_stride + tap, w.out_stride, g[i][j]);
+            if (tap >= 0) read_strided(isa, w.data + k * w.in_stride + n * w.out_stride + tap, w.out_stride, g[i][j]);
           }
         }
         WGAN_UNROLL for (int j = 0; j < 2; ++j) math::winograd_taps(g[0][j], g[1][j], &half[0][j], 2);
         WGAN_UNROLL for (int i = 0; i < math::kPoints; ++i) {
           math::winograd_taps(half[i][0], half[i][1], row, 1);
           WGAN_UNROLL for (int j = 0; j < math::kPoints; ++j) {
-            vector_at(points.at(i * math::kPoints + j) + (n / kPanel * w.in + k) * kPanel + n % kPanel) = row[j];
+            isa.at(points.at(i * math::kPoints + j) + (n / kPanel * w.in + k) * kPanel + n % kPanel) = row[j];
           }
         }
       }
     }
   }
-}
+});
 
 // The points of all phases of a kernel.
 struct KernelPoints : Operands {
@@ -78,8 +80,8 @@ struct KernelPoints : Operands {
 
 // to (+)= from·kernel, point by point, of a block's tiles. from: [tiles, in], to: [tiles, out]
 template <bool kAdd>
-WGAN_CLONES void multiply(const Block& block, const Points& from, const Points& kernel, const Zeros& zeros,
-                          const Points& to, int64_t in, int64_t out) {
+constexpr ByIsa multiply([](auto isa, const Block& block, const Points& from, const Points& kernel, const Zeros& zeros,
+                            const Points& to, int64_t in, int64_t out) __attribute__((always_inline)) {
   const int64_t rows = (block.count + kRowStep - 1) / kRowStep * kRowStep;
   for (int point = 0; point < kProducts; ++point) {
     if (!block.has(point)) continue;
@@ -88,52 +90,55 @@ WGAN_CLONES void multiply(const Block& block, const Points& from, const Points& 
       continue;
     }
     for (int64_t n = 0; n < out; n += kPanel) {
-      rows_product<kAdd>(rows, in, from.at(point), in, 1, kernel.at(point) + n * in, to.at(point) + n, out);
+      rows_product<kAdd>(isa, rows, in, from.at(point), in, 1, kernel.at(point) + n * in, to.at(point) + n, out);
     }
   }
-}
+});
 
-WGAN_CLONES void large_points(const Block& block, const Padded& large, Padding p, int phase, const Points& points) {
+constexpr ByIsa large_points([](auto isa, const Block& block, const Padded& large, Padding p, int phase,
+                                const Points& points) __attribute__((always_inline)) {
   of_shape(block, [&]<int M, int N>() __attribute__((always_inline)) {
     block.each_tile([&](int64_t i, int64_t image, int64_t row, int64_t column) __attribute__((always_inline)) {
       const Pixels at{2 * row - p.rows + phase / 2, 2 * column - p.columns + phase % 2, 2};
-      to_points<M, N>(large, image, at, points, i * large.images.channels);
+      to_points<M, N>(isa, large, image, at, points, i * large.images.channels);
     });
   });
-}
+});
 
-WGAN_CLONES void small_result(const Block& block, const Points& points, const float* bias, const Images<float>& small) {
+constexpr ByIsa small_result([](auto isa, const Block& block, const Points& points, const float* bias,
+                                const Images<float>& small) __attribute__((always_inline)) {
   of_shape(block, [&]<int M, int N>() __attribute__((always_inline)) {
     block.each_tile([&](int64_t i, int64_t image, int64_t row, int64_t column) __attribute__((always_inline)) {
-      from_points<M, N>(points, i * small.channels, bias, small, image, {row, column, 1});
+      from_points<M, N>(isa, points, i * small.channels, bias, small, image, {row, column, 1});
     });
   });
-}
+});
 
 // The first row or column of the small image, plus one, that a phase's first pixel of the large one meets.
 int64_t first_of(int q, int64_t padding) { return padding > q ? (padding - q + 1) / 2 : 0; }
 
-WGAN_CLONES void small_points(const Block& block, const Padded& small, Padding p, const Points& points) {
+constexpr ByIsa small_points([](auto isa, const Block& block, const Padded& small, Padding p,
+                                const Points& points) __attribute__((always_inline)) {
   const int64_t top = first_of(block.phase / 2, p.rows), left = first_of(block.phase % 2, p.columns);
   of_shape(block, [&]<int M, int N>() __attribute__((always_inline)) {
     block.each_tile([&](int64_t i, int64_t image, int64_t row, int64_t column) __attribute__((always_inline)) {
       const Pixels at{top + row - 1, left + column - 1, 1};
-      to_points<M, N>(small, image, at, points, i * small.images.channels);
+      to_points<M, N>(isa, small, image, at, points, i * small.images.channels);
     });
   });
-}
+});
 
-WGAN_CLONES void large_result(const Block& block, const Points& points, const float* bias, const Images<float>& large,
-                              Padding p) {
+constexpr ByIsa large_result([](auto isa, const Block& block, const Points& points, const float* bias,
+                                const Images<float>& large, Padding p) __attribute__((always_inline)) {
   const int rows = block.phase / 2, columns = block.phase % 2;
   const int64_t top = first_of(rows, p.rows), left = first_of(columns, p.columns);
   of_shape(block, [&]<int M, int N>() __attribute__((always_inline)) {
     block.each_tile([&](int64_t i, int64_t image, int64_t row, int64_t column) __attribute__((always_inline)) {
       const Pixels at{2 * (top + row) + rows - p.rows, 2 * (left + column) + columns - p.columns, 2};
-      from_points<M, N>(points, i * large.channels, bias, large, image, at);
+      from_points<M, N>(isa, points, i * large.channels, bias, large, image, at);
     });
   });
-}
+});
 
 int64_t result_size(int64_t large, int64_t padding, int64_t taps) {
   return large + 2 * padding < taps ? 0 : (large + 2 * padding - taps) / 2 + 1;
@@ -157,9 +162,11 @@ Tensor winograd_down(const Tensor& large, const Tensor& w, std::optional<Tensor>
   parallel_jobs(blocks.size(), kernel.scratch(), [&](int64_t b, float* scratch) {
     const Points read = kernel.read(scratch), written = kernel.written(scratch);
     for (int phase = 0; phase < kPhases; ++phase) {
-      large_points(blocks[b], from, {rows, columns}, phase, read);
-      (phase ? multiply<true> : multiply<false>)(blocks[b], read, kernel.of(phase), kernel.zeros(phase), written,
-                                                 kernel.in, kernel.out);
+      large_points(blocks[b], from, Padding{rows, columns}, phase, read);
+      const auto multiply_phase = [&](const auto& multiply) {
+        multiply(blocks[b], read, kernel.of(phase), kernel.zeros(phase), written, kernel.in, kernel.out);
+      };
+      phase ? multiply_phase(multiply<true>) : multiply_phase(multiply<false>);
     }
     small_result(blocks[b], written, shift, to);
   });
@@ -190,9 +197,9 @@ Tensor winograd_up(const Tensor& small, const Tensor& w, std::optional<Tensor> b
   parallel_jobs(blocks.size(), kernel.scratch(), [&](int64_t b, float* scratch) {
     const Block& block = blocks[b];
     const Points read = kernel.read(scratch), written = kernel.written(scratch);
-    small_points(block, from, {rows, columns}, read);
+    small_points(block, from, Padding{rows, columns}, read);
     multiply<false>(block, read, kernel.of(block.phase), kernel.zeros(block.phase), written, kernel.in, kernel.out);
-    large_result(block, written, shift, to, {rows, columns});
+    large_result(block, written, shift, to, Padding{rows, columns});
   });
   return large;
 }

@@ -172,34 +172,34 @@ struct Pixels {
 };
 
 // Bᵀ d B of a tile with M×N outputs, from element `first` of each point on.
-template <int M, int N>
-[[gnu::always_inline]] inline void to_points(const Padded& from, int64_t image, const Pixels& at, const Points& points,
-                                             int64_t first) {
+template <int M, int N, class Isa>
+[[gnu::always_inline]] inline void to_points(Isa isa, const Padded& from, int64_t image, const Pixels& at,
+                                             const Points& points, int64_t first) {
   const float* pixel[M + 1][N + 1];
   WGAN_UNROLL for (int i = 0; i <= M; ++i) {
     WGAN_UNROLL for (int j = 0; j <= N; ++j) {
       pixel[i][j] = from.pixel(image, at.row + i * at.step, at.column + j * at.step);
     }
   }
-  for (int64_t c = 0; c < from.images.channels; c += kLanes) {
-    Vector d[M + 1][N + 1], half[math::kPoints][N + 1], row[math::kPoints];
+  for (int64_t c = 0; c < from.images.channels; c += isa.kLanes) {
+    typename Isa::Vector d[M + 1][N + 1], half[math::kPoints][N + 1], row[math::kPoints];
     WGAN_UNROLL for (int i = 0; i <= M; ++i) {
-      WGAN_UNROLL for (int j = 0; j <= N; ++j) d[i][j] = vector_at(pixel[i][j] + c);
+      WGAN_UNROLL for (int j = 0; j <= N; ++j) d[i][j] = isa.at(pixel[i][j] + c);
     }
     WGAN_UNROLL for (int j = 0; j <= N; ++j) math::winograd_data<M>(&d[0][j], N + 1, &half[0][j], N + 1);
     WGAN_UNROLL for (int i = 0; i < math::kPoints; ++i) {
       if (M == 2 && i == math::kMinus) continue;
       math::winograd_data<N>(half[i], 1, row, 1);
       WGAN_UNROLL for (int j = 0; j < math::kPoints; ++j) {
-        if (N == 3 || j != math::kMinus) vector_at(points.at(i * math::kPoints + j) + first + c) = row[j];
+        if (N == 3 || j != math::kMinus) isa.at(points.at(i * math::kPoints + j) + first + c) = row[j];
       }
     }
   }
 }
 
 // Aᵀ p A, and a bias where there is one.
-template <int M, int N>
-[[gnu::always_inline]] inline void from_points(const Points& points, int64_t first, const float* bias,
+template <int M, int N, class Isa>
+[[gnu::always_inline]] inline void from_points(Isa isa, const Points& points, int64_t first, const float* bias,
                                                const Images<float>& to, int64_t image, const Pixels& at) {
   float* pixel[M][N];
   WGAN_UNROLL for (int i = 0; i < M; ++i) {
@@ -207,12 +207,12 @@ template <int M, int N>
       pixel[i][j] = to.pixel(image, at.row + i * at.step, at.column + j * at.step);
     }
   }
-  for (int64_t c = 0; c < to.channels; c += kLanes) {
-    Vector p[math::kPoints][math::kPoints], half[M][math::kPoints], row[N];
+  for (int64_t c = 0; c < to.channels; c += isa.kLanes) {
+    typename Isa::Vector p[math::kPoints][math::kPoints], half[M][math::kPoints], row[N];
     WGAN_UNROLL for (int i = 0; i < math::kPoints; ++i) {
       WGAN_UNROLL for (int j = 0; j < math::kPoints; ++j) {
         if ((M == 3 || i != math::kMinus) && (N == 3 || j != math::kMinus)) {
-          p[i][j] = vector_at(points.at(i * math::kPoints + j) + first + c);
+          p[i][j] = isa.at(points.at(i * math::kPoints + j) + first + c);
         }
       }
     }
@@ -221,12 +221,12 @@ template <int M, int N>
         math::winograd_outputs<M>(&p[0][j], math::kPoints, &half[0][j], math::kPoints);
       }
     }
-    Vector shift = {};
-    if (bias) shift = vector_at(bias + c);
+    typename Isa::Vector shift = {};
+    if (bias) shift = isa.at(bias + c);
     WGAN_UNROLL for (int i = 0; i < M; ++i) {
       math::winograd_outputs<N>(half[i], 1, row, 1);
       WGAN_UNROLL for (int j = 0; j < N; ++j) {
-        if (pixel[i][j]) vector_at(pixel[i][j] + c) = row[j] + shift;
+        if (pixel[i][j]) isa.at(pixel[i][j] + c) = row[j] + shift;
       }
     }
   }

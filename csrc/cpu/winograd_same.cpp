@@ -50,69 +50,74 @@ struct Kernel {
 };
 
 // G g Gᵀ of the inputs [begin, end): points of [out/kPanel, in, kPanel].
-WGAN_CLONES void kernel_points(const Kernel& w, const Points& points, int64_t begin, int64_t end) {
-  for (int64_t n = 0; n < w.out; n += kLanes) {
+constexpr ByIsa kernel_points([](auto isa, const Kernel& w, const Points& points, int64_t begin,
+                                 int64_t end) __attribute__((always_inline)) {
+  using Vector = typename decltype(isa)::Vector;
+  for (int64_t n = 0; n < w.out; n += isa.kLanes) {
     for (int64_t k = begin; k < end; ++k) {
       Vector g[3][3] = {}, half[kPoints][3], row[kPoints];
       WGAN_UNROLL for (int i = 0; i < 3; ++i) {
         WGAN_UNROLL for (int j = 0; j < 3; ++j) {
           const float* from = w.data + k * w.in_stride + n * w.out_stride + i * w.row + j * w.column;
-          read_strided(from, w.out_stride, g[i][j]);
+          read_strided(isa, from, w.out_stride, g[i][j]);
         }
       }
       WGAN_UNROLL for (int j = 0; j < 3; ++j) math::winograd_three_taps(&g[0][j], 3, &half[0][j], 3);
       WGAN_UNROLL for (int i = 0; i < kPoints; ++i) {
         math::winograd_three_taps(half[i], 1, row, 1);
         WGAN_UNROLL for (int j = 0; j < kPoints; ++j) {
-          vector_at(points.at(i * kPoints + j) + (n / kPanel * w.in + k) * kPanel + n % kPanel) = row[j];
+          isa.at(points.at(i * kPoints + j) + (n / kPanel * w.in + k) * kPanel + n % kPanel) = row[j];
         }
       }
     }
   }
-}
+});
 
-WGAN_CLONES void read_points(const Tiles& tiles, const Padded& from, Padding p, const Points& points) {
+constexpr ByIsa read_points([](auto isa, const Tiles& tiles, const Padded& from, Padding p,
+                               const Points& points) __attribute__((always_inline)) {
   tiles.each([&](int64_t i, int64_t image, int64_t row, int64_t column) __attribute__((always_inline)) {
-    to_points<3, 3>(from, image, {row - p.rows, column - p.columns, 1}, points, i * from.images.channels);
+    to_points<3, 3>(isa, from, image, {row - p.rows, column - p.columns, 1}, points, i * from.images.channels);
   });
-}
+});
 
 // to = from·kernel, point by point. from: [tiles, in], to: [tiles, out]
-WGAN_CLONES void multiply(int64_t count, const Points& from, const Points& kernel, const Points& to, int64_t in,
-                          int64_t out) {
+constexpr ByIsa multiply([](auto isa, int64_t count, const Points& from, const Points& kernel, const Points& to,
+                            int64_t in, int64_t out) __attribute__((always_inline)) {
   const int64_t rows = (count + kRowStep - 1) / kRowStep * kRowStep;
   for (int point = 0; point < kProducts; ++point) {
     for (int64_t n = 0; n < out; n += kPanel) {
-      rows_product<false>(rows, in, from.at(point), in, 1, kernel.at(point) + n * in, to.at(point) + n, out);
+      rows_product<false>(isa, rows, in, from.at(point), in, 1, kernel.at(point) + n * in, to.at(point) + n, out);
     }
   }
-}
+});
 
 // Aᵀ p A, and a bias where there is one.
-WGAN_CLONES void write_result(const Tiles& tiles, const Points& points, const float* bias, const Images<float>& to) {
+constexpr ByIsa write_result([](auto isa, const Tiles& tiles, const Points& points, const float* bias,
+                                const Images<float>& to) __attribute__((always_inline)) {
+  using Vector = typename decltype(isa)::Vector;
   tiles.each([&](int64_t t, int64_t image, int64_t y, int64_t x) __attribute__((always_inline)) {
     float* pixel[2][2];
     WGAN_UNROLL for (int i = 0; i < 2; ++i) {
       WGAN_UNROLL for (int j = 0; j < 2; ++j) pixel[i][j] = to.pixel(image, y + i, x + j);
     }
-    for (int64_t c = 0; c < to.channels; c += kLanes) {
+    for (int64_t c = 0; c < to.channels; c += isa.kLanes) {
       Vector p[kPoints][kPoints], half[2][kPoints], row[2];
       WGAN_UNROLL for (int i = 0; i < kPoints; ++i) {
         WGAN_UNROLL for (int j = 0; j < kPoints; ++j) {
-          p[i][j] = vector_at(points.at(i * kPoints + j) + t * to.channels + c);
+          p[i][j] = isa.at(points.at(i * kPoints + j) + t * to.channels + c);
         }
       }
       WGAN_UNROLL for (int j = 0; j < kPoints; ++j) math::winograd_two_outputs(&p[0][j], kPoints, &half[0][j], kPoints);
-      const Vector shift = bias ? vector_at(bias + c) : Vector{};
+      const Vector shift = bias ? isa.at(bias + c) : Vector{};
       WGAN_UNROLL for (int i = 0; i < 2; ++i) {
         math::winograd_two_outputs(half[i], 1, row, 1);
         WGAN_UNROLL for (int j = 0; j < 2; ++j) {
-          if (pixel[i][j]) vector_at(pixel[i][j] + c) = row[j] + shift;
+          if (pixel[i][j]) isa.at(pixel[i][j] + c) = row[j] + shift;
         }
       }
     }
   });
-}
+});
 
 void check_kernel(const char* op, const Tensor& w) {
   STD_TORCH_CHECK(w.dim() == 4 && w.size(2) == 3 && w.scalar_type() == ScalarType::Float, op,
@@ -143,7 +148,7 @@ Tensor winograd_same(const Tensor& x, const Tensor& w, std::optional<Tensor> bia
   parallel_jobs((tiles + length - 1) / length, operands.scratch(), [&](int64_t job, float* scratch) {
     const Points read = operands.read(scratch), written = operands.written(scratch);
     const Tiles some(height, width, job * length, std::min(length, tiles - job * length));
-    read_points(some, from, {rows, columns}, read);
+    read_points(some, from, Padding{rows, columns}, read);
     multiply(some.count, read, taps, written, in, out);
     write_result(some, written, shift, to);
   });
@@ -154,8 +159,10 @@ constexpr int64_t kLength = 48;  // tiles of a block of the weight gradient
 
 // Of tiles the points of the channels [first, first + width) that are read, as panels [point, width/kPanel, kLength,
 // kPanel], and of the output gradient, [point, kLength, channels].
-WGAN_CLONES void gradient_points(const Tiles& tiles, const Padded& x, const Padded& delta, Padding p, int64_t first,
-                                 int64_t width, float* of_x, float* of_delta) {
+constexpr ByIsa gradient_points([](auto isa, const Tiles& tiles, const Padded& x, const Padded& delta, Padding p,
+                                   int64_t first, int64_t width, float* of_x,
+                                   float* of_delta) __attribute__((always_inline)) {
+  using Vector = typename decltype(isa)::Vector;
   tiles.each([&](int64_t t, int64_t image, int64_t y, int64_t column) __attribute__((always_inline)) {
     const float *in[kPoints][kPoints], *out[2][2];
     WGAN_UNROLL for (int i = 0; i < kPoints; ++i) {
@@ -164,59 +171,59 @@ WGAN_CLONES void gradient_points(const Tiles& tiles, const Padded& x, const Padd
         if (i < 2 && j < 2) out[i][j] = delta.pixel(image, y + i, column + j);
       }
     }
-    for (int64_t c = 0; c < width; c += kLanes) {
+    for (int64_t c = 0; c < width; c += isa.kLanes) {
       Vector d[kPoints][kPoints], half[kPoints][kPoints], row[kPoints];
       WGAN_UNROLL for (int i = 0; i < kPoints; ++i) {
-        WGAN_UNROLL for (int j = 0; j < kPoints; ++j) d[i][j] = vector_at(in[i][j] + first + c);
+        WGAN_UNROLL for (int j = 0; j < kPoints; ++j) d[i][j] = isa.at(in[i][j] + first + c);
       }
       WGAN_UNROLL for (int j = 0; j < kPoints; ++j) { math::winograd_data<3>(&d[0][j], kPoints, &half[0][j], kPoints); }
       WGAN_UNROLL for (int i = 0; i < kPoints; ++i) {
         math::winograd_data<3>(half[i], 1, row, 1);
         WGAN_UNROLL for (int j = 0; j < kPoints; ++j) {
-          vector_at(of_x + (((i * kPoints + j) * width + c / kPanel * kPanel) * kLength) + t * kPanel + c % kPanel) =
+          isa.at(of_x + (((i * kPoints + j) * width + c / kPanel * kPanel) * kLength) + t * kPanel + c % kPanel) =
               row[j];
         }
       }
     }
     const int64_t channels = delta.images.channels;
-    for (int64_t c = 0; c < channels; c += kLanes) {
+    for (int64_t c = 0; c < channels; c += isa.kLanes) {
       Vector d[2][2], half[kPoints][2], row[kPoints];
       WGAN_UNROLL for (int i = 0; i < 2; ++i) {
-        WGAN_UNROLL for (int j = 0; j < 2; ++j) d[i][j] = vector_at(out[i][j] + c);
+        WGAN_UNROLL for (int j = 0; j < 2; ++j) d[i][j] = isa.at(out[i][j] + c);
       }
       WGAN_UNROLL for (int j = 0; j < 2; ++j) math::winograd_two_deltas(&d[0][j], 2, &half[0][j], 2);
       WGAN_UNROLL for (int i = 0; i < kPoints; ++i) {
         math::winograd_two_deltas(half[i], 1, row, 1);
         WGAN_UNROLL for (int j = 0; j < kPoints; ++j) {
-          vector_at(of_delta + ((i * kPoints + j) * kLength + t) * channels + c) = row[j];
+          isa.at(of_delta + ((i * kPoints + j) * kLength + t) * channels + c) = row[j];
         }
       }
     }
   });
-}
+});
 
 // sums [out, width] += Σ over tiles, point by point
-WGAN_CLONES void add_products(int64_t count, const float* of_x, const float* of_delta, const Points& sums,
-                              int64_t width, int64_t out) {
+constexpr ByIsa add_products([](auto isa, int64_t count, const float* of_x, const float* of_delta, const Points& sums,
+                                int64_t width, int64_t out) __attribute__((always_inline)) {
   for (int point = 0; point < kProducts; ++point) {
     for (int64_t n = 0; n < width; n += kPanel) {
-      rows_product<true>(out, count, of_delta + point * kLength * out, 1, out, of_x + (point * width + n) * kLength,
-                         sums.at(point) + n, width);
+      rows_product<true>(isa, out, count, of_delta + point * kLength * out, 1, out,
+                         of_x + (point * width + n) * kLength, sums.at(point) + n, width);
     }
   }
-}
+});
 
 // Gᵀ p G: points [out, width] → w [out, in, 3, 3] in any memory, from input channel `first` on.
-WGAN_CLONES void taps_of_points(const Points& points, int64_t width, int64_t first, Tensor& w) {
+constexpr ByIsa taps_of_points([](auto isa, const Points& points, int64_t width, int64_t first,
+                                  Tensor& w) __attribute__((always_inline)) {
+  using Vector = typename decltype(isa)::Vector;
   float* data = mutable_data<float>(w);
   const int64_t in_stride = w.stride(1), row = w.stride(2), column = w.stride(3);
   for (int64_t k = 0; k < w.size(0); ++k) {
-    for (int64_t n = 0; n < width; n += kLanes) {
+    for (int64_t n = 0; n < width; n += isa.kLanes) {
       Vector p[kPoints][kPoints], half[3][kPoints], g[3];
       WGAN_UNROLL for (int i = 0; i < kPoints; ++i) {
-        WGAN_UNROLL for (int j = 0; j < kPoints; ++j) {
-          p[i][j] = vector_at(points.at(i * kPoints + j) + k * width + n);
-        }
+        WGAN_UNROLL for (int j = 0; j < kPoints; ++j) { p[i][j] = isa.at(points.at(i * kPoints + j) + k * width + n); }
       }
       WGAN_UNROLL for (int j = 0; j < kPoints; ++j) {
         math::winograd_three_tap_gradients(&p[0][j], kPoints, &half[0][j], kPoints);
@@ -225,12 +232,12 @@ WGAN_CLONES void taps_of_points(const Points& points, int64_t width, int64_t fir
         math::winograd_three_tap_gradients(half[i], 1, g, 1);
         WGAN_UNROLL for (int j = 0; j < 3; ++j) {
           float* to = data + k * w.stride(0) + (first + n) * in_stride + i * row + j * column;
-          write_strided(g[j], in_stride, to);
+          write_strided(isa, g[j], in_stride, to);
         }
       }
     }
   }
-}
+});
 
 // x: [B, h, w, in]; delta: [B, H, W, out] → like w: the weight gradient of the convolution
 Tensor winograd_same_weights(const Tensor& x, const Tensor& delta, const Tensor& w, int64_t rows, int64_t columns) {
@@ -250,7 +257,7 @@ Tensor winograd_same_weights(const Tensor& x, const Tensor& delta, const Tensor&
     std::fill_n(sums.data, Points::size(out * width), 0.f);
     for (int64_t first = 0; first < tiles; first += kLength) {
       const Tiles some(delta.size(1), delta.size(2), first, std::min(kLength, tiles - first));
-      gradient_points(some, from, of, {rows, columns}, job * width, width, read, given);
+      gradient_points(some, from, of, Padding{rows, columns}, job * width, width, read, given);
       add_products(some.count, read, given, sums, width, out);
     }
     taps_of_points(sums, width, job * width, result);

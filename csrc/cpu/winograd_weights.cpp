@@ -14,24 +14,26 @@ struct Slice {
 };
 
 // Row I of the points of a tile with M×N outputs, where row I of a matrix's result is f(column, all of its rows).
-template <int I, int N, int kColumns, class F, class G>
-[[gnu::always_inline]] inline void row_of_points(const F& f, const G& across, float* points, int64_t apart) {
-  Vector half[kPoints], column[kPoints], row[kPoints];
+template <int I, int N, int kColumns, class Isa, class F, class G>
+[[gnu::always_inline]] inline void row_of_points(Isa isa, const F& f, const G& across, float* points, int64_t apart) {
+  typename Isa::Vector half[kPoints], column[kPoints], row[kPoints];
   WGAN_UNROLL for (int64_t j = 0; j < kColumns; ++j) {
     f(j, column);
     half[j] = column[I];
   }
   across(half, row);
   WGAN_UNROLL for (int j = 0; j < kPoints; ++j) {
-    if (N == 3 || j != math::kMinus) vector_at(points + j * apart) = row[j];
+    if (N == 3 || j != math::kMinus) isa.at(points + j * apart) = row[j];
   }
 }
 
 // Of both images, row I of the points of a block's tiles: of a phase and a slice of the large one's channels as panels
 // [point, channels/kPanel, length, kPanel], of the small one's as [point, length, channels].
 template <int I>
-WGAN_CLONES void points_of_row(const Block& block, const Padded& large, const Padded& small, const Slice& slice,
-                               float* of_large, float* of_small, int64_t length) {
+constexpr ByIsa points_of_row([](auto isa, const Block& block, const Padded& large, const Padded& small,
+                                 const Slice& slice, float* of_large, float* of_small,
+                                 int64_t length) __attribute__((always_inline)) {
+  using Vector = typename decltype(isa)::Vector;
   of_shape(block, [&]<int M, int N>() __attribute__((always_inline)) {
     if constexpr (M == 2 && I == math::kMinus) return;
     block.each_tile([&](int64_t t, int64_t image, int64_t y, int64_t x) __attribute__((always_inline)) {
@@ -42,43 +44,44 @@ WGAN_CLONES void points_of_row(const Block& block, const Padded& large, const Pa
           if (i < M && j < N) out[i][j] = small.pixel(image, y + i, x + j);
         }
       }
-      for (int64_t c = 0; c < slice.channels; c += kLanes) {
+      for (int64_t c = 0; c < slice.channels; c += isa.kLanes) {
         const auto down = [&](int64_t j, Vector(&p)[kPoints]) __attribute__((always_inline)) {
           Vector d[M + 1];
-          WGAN_UNROLL for (int i = 0; i <= M; ++i) d[i] = vector_at(in[i][j] + slice.first + c);
+          WGAN_UNROLL for (int i = 0; i <= M; ++i) d[i] = isa.at(in[i][j] + slice.first + c);
           math::winograd_data<M>(d, 1, p, 1);
         };
         const auto across = [](const Vector* d, Vector* p)
                                 __attribute__((always_inline)) { math::winograd_data<N>(d, 1, p, 1); };
         float* at = of_large + (c / kPanel * length + t) * kPanel + c % kPanel;
-        row_of_points<I, N, N + 1>(down, across, at, length * slice.channels);
+        row_of_points<I, N, N + 1>(isa, down, across, at, length * slice.channels);
       }
       const int64_t channels = small.images.channels;
-      for (int64_t c = 0; c < channels; c += kLanes) {
+      for (int64_t c = 0; c < channels; c += isa.kLanes) {
         const auto down = [&](int64_t j, Vector(&p)[kPoints]) __attribute__((always_inline)) {
           Vector d[M];
-          WGAN_UNROLL for (int i = 0; i < M; ++i) d[i] = vector_at(out[i][j] + c);
+          WGAN_UNROLL for (int i = 0; i < M; ++i) d[i] = isa.at(out[i][j] + c);
           math::winograd_deltas<M>(d, 1, p, 1);
         };
         const auto across = [](const Vector* d, Vector* p)
                                 __attribute__((always_inline)) { math::winograd_deltas<N>(d, 1, p, 1); };
-        row_of_points<I, N, N>(down, across, of_small + t * channels + c, length * channels);
+        row_of_points<I, N, N>(isa, down, across, of_small + t * channels + c, length * channels);
       }
     });
   });
-}
+});
 
 // sums [small channels, channels of the slice] += Σ over a block's tiles
-WGAN_CLONES void add_products(const Block& block, int row, const Zeros& zeros, const float* of_large,
-                              const float* of_small, const Points& sums, int64_t length, int64_t large, int64_t small) {
+constexpr ByIsa add_products([](auto isa, const Block& block, int row, const Zeros& zeros, const float* of_large,
+                                const float* of_small, const Points& sums, int64_t length, int64_t large,
+                                int64_t small) __attribute__((always_inline)) {
   for (int j = 0; j < kPoints; ++j) {
     if (!block.has(row * kPoints + j) || zeros.has(row * kPoints + j)) continue;
     for (int64_t n = 0; n < large; n += kPanel) {
-      rows_product<true>(small, block.count, of_small + j * length * small, 1, small,
+      rows_product<true>(isa, small, block.count, of_small + j * length * small, 1, small,
                          of_large + (j * large + n) * length, sums.at(row * kPoints + j) + n, large);
     }
   }
-}
+});
 
 // Gᵀ p G: points [phase, slice, point, small, width] → w [small, large, taps, taps] in any memory, of small channels
 // [begin, end).
@@ -88,17 +91,18 @@ struct Taps {
   int taps;
 };
 
-WGAN_CLONES void taps_of_points(float* points, int64_t small, int64_t large, int64_t width, const Taps& w,
-                                int64_t begin, int64_t end) {
+constexpr ByIsa taps_of_points([](auto isa, float* points, int64_t small, int64_t large, int64_t width, const Taps& w,
+                                  int64_t begin, int64_t end) __attribute__((always_inline)) {
+  using Vector = typename decltype(isa)::Vector;
   for (int64_t k = begin; k < end; ++k) {
-    for (int64_t n = 0; n < large; n += kLanes) {
+    for (int64_t n = 0; n < large; n += isa.kLanes) {
       for (int phase = 0; phase < kPhases; ++phase) {
         const Points of_slice(points + (phase * (large / width) + n / width) * Points::size(small * width),
                               small * width);
         Vector p[kPoints][kPoints], half[2][kPoints], g[2];
         WGAN_UNROLL for (int i = 0; i < kPoints; ++i) {
           WGAN_UNROLL for (int j = 0; j < kPoints; ++j) {
-            p[i][j] = vector_at(of_slice.at(i * kPoints + j) + k * width + n % width);
+            p[i][j] = isa.at(of_slice.at(i * kPoints + j) + k * width + n % width);
           }
         }
         WGAN_UNROLL for (int j = 0; j < kPoints; ++j) {
@@ -110,12 +114,20 @@ WGAN_CLONES void taps_of_points(float* points, int64_t small, int64_t large, int
             const int y = phase / 2 + 2 * i, x = phase % 2 + 2 * j;
             if (y >= w.taps || x >= w.taps) continue;
             float* to = w.data + k * w.small + n * w.large + y * w.row + x * w.column;
-            write_strided(g[j], w.large, to);
+            write_strided(isa, g[j], w.large, to);
           }
         }
       }
     }
   }
+});
+
+// f.operator()<row>()
+template <class F>
+void of_row(int row, const F& f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) {
+    (void)((row == I && (f.template operator()<I>(), true)) || ...);
+  }(std::make_integer_sequence<int, kPoints>{});
 }
 
 constexpr int64_t kLength = 48;  // tiles whose points of one row lie in a core's second cache, with the slice's sums
@@ -144,11 +156,10 @@ Tensor winograd_weights(const Tensor& large, const Tensor& small, const Tensor& 
     const Slice slice{phase / 2 - rows, phase % 2 - columns, job % slices * width, width};
     const Points part(parts + job * Points::size(out * width), out * width);
     const Zeros zeros(taps.taps, static_cast<int>(phase), false);
-    constexpr std::array points = {points_of_row<0>, points_of_row<1>, points_of_row<2>, points_of_row<3>};
     for (const Block& block : blocks) {
       for (int row = 0; row < kPoints; ++row) {
         if (!block.has(row * kPoints) || zeros.has(row * kPoints)) continue;
-        points[row](block, from, of, slice, scratch, scratch + of_large, kLength);
+        of_row(row, [&]<int I>() { points_of_row<I>(block, from, of, slice, scratch, scratch + of_large, kLength); });
         add_products(block, row, zeros, scratch, scratch + of_large, part, kLength, width, out);
       }
     }

@@ -85,7 +85,7 @@ def _is_compiled_for(x):
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.dtype is not torch.float32:
         return False
-    return _is_channels_last(x) and _dispatch.has_wide_vectors() and _dispatch.takes_compiled(x.device)
+    return _is_channels_last(x) and _dispatch.has_vectors() and _dispatch.takes_compiled(x.device)
 
 
 def transposed(w, how):

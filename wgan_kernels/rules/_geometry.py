@@ -46,8 +46,8 @@ def has_panels(images, kernel, how):
 
 
 def is_fast(x):
-    """Whether kernels for wide vectors run here, and x lies as they want it."""
-    if not _dispatch.has_wide_vectors() or not _dispatch.takes_compiled(x.device):
+    """Whether kernels for vectors run here, and x lies as they want it."""
+    if not _dispatch.has_vectors() or not _dispatch.takes_compiled(x.device):
         return False
     return x.is_contiguous(memory_format=torch.channels_last)
 

@@ -53,7 +53,7 @@ def serve(x, w, how):
     """
     if not takes(x, w, _MOST) or not _suits(x.shape, w.shape, how, _MOST[x.dtype]):
         return False
-    return x.stride(1) == 1 and _dispatch.has_wide_vectors() and _dispatch.takes_compiled(x.device)
+    return x.stride(1) == 1 and _dispatch.has_vectors() and _dispatch.takes_compiled(x.device)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -36,9 +36,10 @@ def where(machine):
 
 
 def legend_below(figure, axes):
-    """Where it hides no bar."""
+    """Where it hides no bar, in as many columns as the picture has room for."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), fontsize=8)
+    room = int(16 * figure.get_figwidth()) // (max(map(len, labels)) + 8)  # 16 letters an inch; the sign and a space
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(5, len(labels), room)), fontsize=8)
 
 
 def finish(figure, axes, record, path, title=None):

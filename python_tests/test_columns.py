@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from cases import assert_as_good, needs_compiled
+from convolutions import served
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -30,7 +31,7 @@ def convolutions(draw):
     if draw(st.booleans()):
         x, w = (t.contiguous(memory_format=torch.channels_last) for t in (x, w))
     how = Geometry(stride, padding, dilation, transposed, more, 1)
-    assume(_columns.serve(x, w, how) and min(size(x.shape, w.shape, how)) > 0)
+    assume(_columns.serve(x, w, how, "forward") and min(size(x.shape, w.shape, how)) > 0)
     return x, w, how
 
 
@@ -89,28 +90,30 @@ def geometry(stride=1, padding=0, dilation=1, transposed=False, output_padding=0
 
 X = torch.empty(2, 8, 6, 6)
 SERVED = {
-    "to one channel": (X, (1, 8, 3, 3), geometry(padding=1), True),
-    "to four": (X, (4, 8, 3, 3), geometry(padding=1), True),
-    "transposed to three": (X, (8, 3, 4, 4), geometry(2, 1, transposed=True), True),
-    "to five": (X, (5, 8, 3, 3), geometry(padding=1), False),
-    "of single pixels": (X, (1, 8, 1, 1), geometry(), False),
-    "of stride 2": (X, (1, 8, 3, 3), geometry(2, 1), False),
-    "to a quarter of the pixels": (X, (1, 8, 4, 4), geometry(), False),
-    "to a single pixel": (X, (1, 8, 6, 6), geometry(), False),
-    "of more padding than kernel": (X, (1, 8, 3, 3), geometry(padding=3), False),
-    "in groups": (X, (2, 4, 3, 3), geometry(padding=1, groups=2), False),
-    "of one dimension": (X[0], (1, 6, 3), Geometry((1,), (1,), (1,), False, (0,), 1), False),
-    "in half precision": (X.bfloat16(), (1, 8, 3, 3), geometry(padding=1), False),
+    "to one channel": (X, (1, 8, 3, 3), geometry(padding=1), "forward pullback weights"),
+    "to four": (X, (4, 8, 3, 3), geometry(padding=1), "forward pullback weights"),
+    "transposed to three": (X, (8, 3, 4, 4), geometry(2, 1, transposed=True), "forward"),
+    "from three": (X[:, :3], (8, 3, 4, 4), geometry(2, 1), "pullback"),
+    "from three by single pixels": (X[:, :3], (8, 3, 1, 1), geometry(), ""),
+    "to five": (X, (5, 8, 3, 3), geometry(padding=1), ""),
+    "of single pixels": (X, (1, 8, 1, 1), geometry(), ""),
+    "of stride 2": (X, (1, 8, 3, 3), geometry(2, 1), ""),
+    "to a quarter of the pixels": (X, (1, 8, 4, 4), geometry(), ""),
+    "to a single pixel": (X, (1, 8, 6, 6), geometry(), ""),
+    "of more padding than kernel": (X, (1, 8, 3, 3), geometry(padding=3), ""),
+    "in groups": (X, (2, 4, 3, 3), geometry(padding=1, groups=2), ""),
+    "of one dimension": (X[0], (1, 6, 3), Geometry((1,), (1,), (1,), False, (0,), 1), ""),
+    "in half precision": (X.bfloat16(), (1, 8, 3, 3), geometry(padding=1), ""),
 }
 
 
 @pytest.mark.parametrize(("x", "w", "how", "expected"), SERVED.values(), ids=SERVED)
 def test_which_are_served(x, w, how, expected):
-    assert _columns.serve(x, torch.empty(w), how) is expected
+    assert served(_columns, x, torch.empty(w), how) == expected
 
 
 def test_the_size_is_that_of_the_convolution():
-    for x, w, how, served in SERVED.values():
-        if served:
+    for x, w, how, sweeps in SERVED.values():
+        if sweeps:
             expected = torch.convolution(x, torch.empty(w), None, *how).shape[2:]
             assert size(x.shape, w, how) == list(expected) and math.prod(expected) > 1

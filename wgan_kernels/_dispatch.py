@@ -82,9 +82,14 @@ def takes_compiled(device):
     return _request.backend in ("auto", "cpp") and _why_not("cpp", device.type) is None
 
 
+def takes_vectors(device):
+    """Whether kernels are to run that are written for vectors of AVX-512 and AVX2; they run anywhere."""
+    return has_vectors() and takes_compiled(device)
+
+
 @functools.cache
 def has_vectors():
-    """Whether kernels that are written for the vectors of AVX-512 and AVX2 are fast here; they run anywhere."""
+    """Whether kernels that are written for the vectors of AVX-512 and AVX2 are fast here."""
     return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 

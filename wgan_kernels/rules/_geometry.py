@@ -47,9 +47,7 @@ def has_panels(images, kernel, how):
 
 def is_fast(x):
     """Whether kernels for vectors run here, and x lies as they want it."""
-    if not _dispatch.has_vectors() or not _dispatch.takes_compiled(x.device):
-        return False
-    return x.is_contiguous(memory_format=torch.channels_last)
+    return _dispatch.takes_vectors(x.device) and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def pixels(x):

@@ -67,7 +67,6 @@ def has_instruction():
     return torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
 
 
-@functools.lru_cache(maxsize=1024)
 def _suits(images, kernel, how, sweep):
     if not has_panels(images, kernel, how) or min(size(images, kernel, how)) < 1:
         return False

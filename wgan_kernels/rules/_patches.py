@@ -8,7 +8,6 @@ Sums of some ten pixels, or of some ten taps, by 32 channels stay in registers; 
 pullback is a convolution to a few channels: ``_columns``.
 """
 
-import functools
 import math
 
 import torch
@@ -35,8 +34,8 @@ _library.define_compiled(
 _operators = torch.ops.wgan_kernels
 
 
-def serve(x, w, how):
-    """Whether this convolution of x, in channels-last memory, gains by it.
+def serve(x, w, how, sweep):
+    """Whether a sweep over this convolution of x, in channels-last memory, gains by it: "forward" or "weights".
 
     ms by PyTorch and so, on two cores of an AMD EPYC with AVX-512; weight gradients in brackets::
 
@@ -51,12 +50,11 @@ def serve(x, w, how):
         16, 3 of 64×64 to 64, 4×4 of stride 2   0.28 0.28 (0.30 0.26), not taken
         1, the same                             0.05 0.07 (0.05 0.07), not taken
     """
-    if not takes(x, w, _MOST) or not _suits(x.shape, w.shape, how, _MOST[x.dtype]):
+    if sweep == "pullback" or not takes(x, w, _MOST) or not _suits(x.shape, w.shape, how, _MOST[x.dtype]):
         return False
-    return x.stride(1) == 1 and _dispatch.has_vectors() and _dispatch.takes_compiled(x.device)
+    return x.stride(1) == 1 and _dispatch.takes_vectors(x.device)
 
 
-@functools.lru_cache(maxsize=1024)
 def _suits(images, kernel, how, most):
     if len(images) != 4 or kernel[1] > FEW or how.transposed or how.groups != 1 or images[1] != kernel[1]:
         return False

@@ -98,7 +98,7 @@ def serve(x, width, weights, biases):
         return False
     if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return False
-    if not _dispatch.has_vectors() or not _dispatch.takes_compiled(x.device):
+    if not _dispatch.takes_vectors(x.device):
         return False
     return x.dtype is torch.float32 and all(map(_is_plain, weights, biases))
 

@@ -54,7 +54,7 @@ def suited(curve, x):
     """The curve, or its ``Kernels`` where they take x."""
     if curve.name is None or x.dtype is not torch.float32 or not x.is_cpu:
         return curve
-    if not _dispatch.has_vectors() or not _dispatch.takes_compiled(x.device):
+    if not _dispatch.takes_vectors(x.device):
         return curve
     is_dense = x.is_contiguous() or (x.dim() == 4 and _layout.memory_format(x) is torch.channels_last)
     return _kernels(curve) if is_dense else curve

@@ -10,12 +10,10 @@ import functools
 import torch
 import torch.nn.functional as F
 
-from .. import _layout
-from . import _columns, _pairs, _pairs_few, _patches, _winograd, _winograd_same
-from ._geometry import Geometry, size
+from .. import _dispatch
+from . import _aten, _columns, _pairs, _pairs_few, _patches, _winograd, _winograd_same
+from ._geometry import Geometry
 from .bilinear import Maps, bilinear
-
-_backward = torch.ops.aten.convolution_backward.default
 
 
 def geometry(dims, transposed, settings, named):
@@ -59,53 +57,45 @@ def same(x, w, dilation):
 
 
 def _way(x, w, how, sweep):
-    """Who serves a sweep over a convolution with kernels of its own, or None."""
-    if w.dim() != 4:
-        return None
-    if x.dtype is torch.bfloat16:
-        ways = _pairs, _pairs_few
-    else:
-        ways = (_winograd_same if how.stride == (1, 1) else _winograd,)
-    return next((way for way in ways if way.serve(x, w, how, sweep)), None)
+    """Who serves a sweep, "forward", "pullback" or "weights", over a convolution of tensors like these.
+
+    Kept, since asking all takes as long as a convolution of one small image.
+    """
+    if not x.is_cpu:
+        return _aten
+    if torch.compiler.is_compiling():  # which warns of what is kept
+        return _asked(x, w, how, sweep)
+    vectors = _dispatch.takes_vectors(x.device)
+    kind = sweep, how, x.shape, x.stride(), x.dtype, w.shape, w.dtype, vectors
+    way = _ways.get(kind)
+    if way is None:
+        if len(_ways) >= _MOST:
+            _ways.clear()
+        way = _ways[kind] = _asked(x, w, how, sweep)
+    return way
+
+
+_ways, _MOST = {}, 4096
+_PAIRS = _pairs, _pairs_few
+_OTHERS = _winograd_same, _winograd, _patches, _columns
+
+
+def _asked(x, w, how, sweep):
+    ways = () if w.dim() != 4 else (*_PAIRS, _patches) if x.dtype is torch.bfloat16 else _OTHERS
+    return next((way for way in ways if way.serve(x, w, how, sweep)), _aten)
 
 
 def _forward(x, w, b, how):
-    if way := _way(x, w, how, "forward"):
-        return way.forward(x, w, b, how)
-    if _patches.serve(x, w, how):
-        return _patches.forward(x, w, b, how)
-    if not _columns.serve(x, w, how):
-        return torch.convolution(x, w, b, *how)
-    y = _layout.alike(x, _columns.forward(x, w, size(x.shape, w.shape, how), how))[1]
-    return y if b is None else y + b.view(-1, 1, 1)
+    return _way(x, w, how, "forward").forward(x, w, b, how)
 
 
 def _pullback(delta, w, x, how):
-    if way := _way(x, w, how, "pullback"):
-        return way.pullback(delta, w, x, how)
-    to_few = how._replace(transposed=True)
-    if not how.transposed and _columns.serve(delta, w, to_few):
-        return _layout.alike(x, _columns.forward(delta, w, x.shape[2:], to_few))[1]
-    return _native(x, delta, w, how, (True, False, False))[0]
-
-
-# Elements of a kernel for one of the samples, from which on its gradient is not made in channels-last memory, where it
-# would be copied twice. 256 channels of 8×8 to 512, 4×4: 16 samples (8) 4.8 and 3.6 ms, 64 (2) 14.5 and 13.1.
-_LARGE = 2
+    return _way(x, w, how, "pullback").pullback(delta, w, x, how)
 
 
 def _weight_gradient(x, delta, w, how):
     """In the memory of w where that costs nothing. Of w itself nothing is read."""
-    if way := _way(x, w, how, "weights"):
-        return way.weight_gradient(x, delta, w, how)
-    if _patches.serve(x, w, how):
-        return _patches.weight_gradient(x, delta, w, how)
-    format_ = _layout.memory_format(x)
-    if format_ is not torch.contiguous_format and w.numel() >= _LARGE * x.numel():
-        x, delta, format_ = x.contiguous(), delta.contiguous(), torch.contiguous_format
-    if not w.is_contiguous(memory_format=format_):  # else PyTorch would copy it
-        w = torch.empty_like(w, memory_format=format_)
-    return _native(x, delta, w, how, (False, True, False))[1]
+    return _way(x, w, how, "weights").weight_gradient(x, delta, w, how)
 
 
 def _bias_gradient(delta, how):
@@ -113,29 +103,15 @@ def _bias_gradient(delta, how):
 
 
 def _gradients(x, delta, w, how, asked):
-    if _way(x, w, how, "pullback") or _way(x, w, how, "weights"):
-        return (
-            _pullback(delta, w, x, how) if asked[0] else None,
-            _weight_gradient(x, delta, w, how) if asked[1] else None,
-            _bias_gradient(delta, how) if asked[2] else None,
-        )
-    x_asked, *others = asked
-    if x_asked and not how.transposed and _columns.serve(delta, w, how._replace(transposed=True)):
-        rest = _native(x, delta, w, how, (False, *others))[1:] if any(others) else (None, None)
-        return _pullback(delta, w, x, how), *rest
-    return _native(x, delta, w, how, asked)
-
-
-def _native(x, delta, w, how, asked):
-    """The backend's gradients with respect to x, w and b: those asked for, None for the others."""
-    is_turned = not how.transposed and _columns.serve(x, w, how)
-    if is_turned:
-        w, how = _columns.transposed(w, how)
-    bias = [delta.shape[1]] if asked[2] else None
-    grads = [g if wanted else None for g, wanted in zip(_backward(delta, x, w, bias, *how, asked), asked, strict=True)]
-    if is_turned and asked[1]:
-        grads[1] = _columns.turn(grads[1])
-    return grads
+    sweeps = ("pullback", "weights")
+    ways = [_way(x, w, how, sweep) for sweep, wanted in zip(sweeps, asked[:2], strict=True) if wanted]
+    if all(way is _aten for way in ways):
+        return _aten.gradients(x, delta, w, how, asked)
+    return (
+        _pullback(delta, w, x, how) if asked[0] else None,
+        _weight_gradient(x, delta, w, how) if asked[1] else None,
+        _bias_gradient(delta, how) if asked[2] else None,
+    )
 
 
 MAPS = Maps(_forward, _pullback, _weight_gradient, _bias_gradient, _gradients)

@@ -84,14 +84,14 @@ WGAN_CLONES void bwd_bwd(const float* t, const float* delta, const float* kept, 
   });
 }
 
-void check(const char* op, const char* name, const Tensor& t, const Tensor& like) {
-  STD_TORCH_CHECK(t.is_contiguous() && t.is_cpu() && t.scalar_type() == ScalarType::Float && t.numel() == like.numel(),
-                  op, ": ", name, " must be contiguous, of float32, on the CPU, and all of one size");
+void check(const char* op, const Tensor& kept) {
+  STD_TORCH_CHECK(is_rows(kept) && kept.is_cpu() && kept.scalar_type() == ScalarType::Float, op,
+                  ": what is kept must be [B, …], contiguous or channels-last, of float32, on the CPU");
 }
 
 // x → φ(x)
 Tensor smooth_fwd(const Tensor& x, int64_t curve) {
-  check("smooth_fwd", "x", x, x);
+  check("smooth_fwd", x);
   Tensor y = torch::stable::empty_like(x);
   const float* in = data<float>(x);
   float* out = mutable_data<float>(y);
@@ -105,9 +105,9 @@ Tensor smooth_fwd(const Tensor& x, int64_t curve) {
 
 // δ, what is kept, and what the result is added to, or nothing → φ′·δ
 Tensor smooth_bwd(const Tensor& delta, const Tensor& kept, std::optional<Tensor> before, int64_t curve) {
-  check("smooth_bwd", "delta", delta, kept);
-  check("smooth_bwd", "kept", kept, kept);
-  if (before) check("smooth_bwd", "before", *before, kept);
+  check("smooth_bwd", kept);
+  check_like("smooth_bwd", "delta", delta, kept);
+  if (before) check_like("smooth_bwd", "before", *before, kept);
   Tensor result = torch::stable::empty_like(kept);
   const float *d = data<float>(delta), *in = data<float>(kept), *onto = data_or_null<float>(before);
   float* out = mutable_data<float>(result);
@@ -125,9 +125,9 @@ Tensor smooth_bwd(const Tensor& delta, const Tensor& kept, std::optional<Tensor>
 
 // t, δ, what is kept → φ′·t, φ″·δ·t
 std::tuple<Tensor, Tensor> smooth_bwd_bwd(const Tensor& t, const Tensor& delta, const Tensor& kept, int64_t curve) {
-  check("smooth_bwd_bwd", "t", t, kept);
-  check("smooth_bwd_bwd", "delta", delta, kept);
-  check("smooth_bwd_bwd", "kept", kept, kept);
+  check("smooth_bwd_bwd", kept);
+  check_like("smooth_bwd_bwd", "t", t, kept);
+  check_like("smooth_bwd_bwd", "delta", delta, kept);
   Tensor pushed = torch::stable::empty_like(kept), bent = torch::stable::empty_like(kept);
   const float *a = data<float>(t), *d = data<float>(delta), *in = data<float>(kept);
   float *of_t = mutable_data<float>(pushed), *of_x = mutable_data<float>(bent);

@@ -59,7 +59,8 @@ class Matrix(Layer):
     def waits(self):
         return True
 
-    def laid_out(self, weight, x):
+    def laid_out(self, weight):
+        self.memory = None
         return weight if self.pixels is None else weight.unflatten(1, self.pixels).transpose(1, 2).flatten(1)
 
     def as_given(self, grad, weight):

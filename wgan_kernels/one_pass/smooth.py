@@ -3,7 +3,7 @@
 import torch
 
 from ..rules import _smooth
-from .nodes import Node
+from .nodes import Node, of
 
 
 class Smooth(Node):
@@ -30,18 +30,18 @@ class Smooth(Node):
         self.delta = delta[self.split - len(kept) :]  # of them there may be these alone
         if rows is not None:
             delta, kept = delta[rows], kept[rows]
-        return [self.maps.pullback(delta, kept).to(self.given)]
+        return [of(self.given, self.maps.pullback(delta, kept))]
 
     def pushforward(self, t):
         pushed, self.bent = self.maps.second(_wide(t), self.delta, self.kept[self.split :])
-        return pushed.to(self.out)
+        return of(self.out, pushed)
 
     def curvature(self, r, wanted):
         if not wanted:
             return [None]
         kept = self.kept[self.split :]
         bent = self.bent if r is None else self.maps.pullback_onto(self.bent, _wide(r), kept)
-        return [bent.to(self.given)]
+        return [of(self.given, bent)]
 
 
 def _wide(x):

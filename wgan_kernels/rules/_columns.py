@@ -79,13 +79,11 @@ def forward(x, w, b, how):
 def pullback(delta, w, x, how):
     if _is_from_few(w):
         return _layout.alike(x, _to_few(delta, w, x.shape[2:], how._replace(transposed=True)))[1]
-    w, how = transposed(w, how)
-    return _aten.pullback(delta, w, x, how)
+    return _aten.pullback(delta, turn(w), x, transposed(w.shape, how))
 
 
 def weight_gradient(x, delta, w, how):
-    w, how = transposed(w, how)
-    return turn(_aten.weight_gradient(x, delta, w, how))
+    return turn(_aten.weight_gradient(x, delta, w.transpose(0, 1), transposed(w.shape, how)))
 
 
 def _to_few(x, w, size, how):
@@ -111,9 +109,9 @@ def _is_compiled_for(x):
     return _is_channels_last(x) and _dispatch.takes_vectors(x.device)
 
 
-def transposed(w, how):
-    """(w, how) of the transposed convolution that this one of stride 1 is."""
-    return turn(w), how._replace(transposed=True, padding=_fold(w.shape, how)[2])
+def transposed(kernel, how):
+    """The geometry of the transposed convolution that this one of stride 1 is, by the kernel turned around."""
+    return how._replace(transposed=True, padding=_fold(kernel, how)[2])
 
 
 def turn(w):

@@ -118,5 +118,5 @@ def _image(run, image, w, b, size, how):
 def _from_few(w, how):
     """(kernel, stride and padding) of the convolution from a few channels whose sweeps this one's are."""
     if _is_turned(w.shape, how):
-        w, how = _columns.transposed(w, how)
+        w, how = _columns.turn(w), _columns.transposed(w.shape, how)
     return w, [*how.stride, *how.padding]

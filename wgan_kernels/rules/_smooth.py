@@ -23,26 +23,22 @@ bwd_bwd = torch.ops.wgan_kernels.smooth_bwd_bwd.default
 
 
 class Kernels:
-    """As a ``rules.smooth.Curve``, for tensors that are contiguous or in channels-last memory."""
+    """As a ``rules.smooth.Curve``, for tensors [B, …] that are contiguous or in channels-last memory."""
 
     def __init__(self, curve):
         self.number, self.of_result = CURVES.index(curve.name), curve.of_result
 
     def forward(self, x):
-        (x,), turned_back = _turned(x)
-        return turned_back(fwd(x, self.number))
+        return fwd(x, self.number)
 
     def pullback(self, delta, kept):
-        (kept, delta), turned_back = _turned(kept, delta)
-        return turned_back(bwd(delta, kept, None, self.number))
+        return bwd(_as(kept, delta), kept, None, self.number)
 
     def pullback_onto(self, bent, delta, kept):
-        (kept, delta, bent), turned_back = _turned(kept, delta, bent)
-        return turned_back(bwd(delta, kept, bent, self.number))
+        return bwd(_as(kept, delta), kept, _as(kept, bent), self.number)
 
     def second(self, t, delta, kept):
-        (kept, delta, t), turned_back = _turned(kept, delta, t)
-        return map(turned_back, bwd_bwd(t, delta, kept, self.number))
+        return bwd_bwd(_as(kept, t), _as(kept, delta), kept, self.number)
 
 
 @functools.lru_cache(maxsize=64)
@@ -56,13 +52,10 @@ def suited(curve, x):
         return curve
     if not _dispatch.takes_vectors(x.device):
         return curve
-    is_dense = x.is_contiguous() or (x.dim() == 4 and _layout.memory_format(x) is torch.channels_last)
-    return _kernels(curve) if is_dense else curve
+    is_dense = x.is_contiguous() or _layout.memory_format(x) is not torch.contiguous_format
+    return _kernels(curve) if is_dense and x.dim() else curve
 
 
-def _turned(kept, *others):
-    """(all of them contiguous, what turns a result back)"""
-    if kept.is_contiguous():
-        return (kept, *(t.contiguous() for t in others)), lambda y: y
-    turned = (t.permute(0, 2, 3, 1).contiguous() for t in (kept, *others))
-    return tuple(turned), lambda y: y.permute(0, 3, 1, 2)
+def _as(kept, tensor):
+    """In its memory; mostly it is, and nothing is called for it."""
+    return tensor if tensor.stride() == kept.stride() else _layout.alike(kept, tensor)[1]

@@ -98,6 +98,7 @@ def vectors(monkeypatch):
 @pytest.fixture
 def pairs(monkeypatch):
     """Products of pairs are served, even where AMX is there, with which PyTorch's kernels are faster."""
+    monkeypatch.setattr(sys.modules["wgan_kernels.rules.conv"], "_ways", {})
     monkeypatch.setattr(sys.modules["wgan_kernels.rules._pairs"], "has_instruction", lambda: True)
 
 

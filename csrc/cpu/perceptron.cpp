@@ -82,7 +82,7 @@ constexpr ByIsa forward_block([](auto isa, const Network& network, const float* 
   const float* below = input;
   for (const Layer& layer : network.layers) {
     float* y = block.values + layer.at * kPanel;
-    product(isa, layer.out, layer.in, layer.w, layer.in, 1, below, y);
+    product(isa, layer.out, layer.in, layer.w, layer.in, 1, below, y, count);
     activate(layer, block);
     below = y;
   }
@@ -103,7 +103,7 @@ constexpr ByIsa pullback_block([](auto isa, const Network& network, const Block<
     if (layer.is_curved() && block.bends != nullptr) weigh(layer, delta, block.bends + layer.at * kPanel);
     mask(layer, block, delta);
     float* to = l == 0 ? gradient : block.deltas + network.layers[l - 1].at * kPanel;
-    if (to != nullptr) product(isa, layer.in, layer.out, layer.w, 1, layer.in, delta, to);
+    if (to != nullptr) product(isa, layer.in, layer.out, layer.w, 1, layer.in, delta, to, count);
   }
 });
 

@@ -106,11 +106,19 @@ struct Kept {
   }
 };
 
-// to[rows, kPanel] = a[rows, depth]·from[depth, kPanel]
+// to[rows, kPanel] = a[rows, depth]·from[depth, kPanel], of which so many samples are one, the others zeros
 template <class Isa>
 [[gnu::always_inline]] inline void product(Isa isa, int64_t rows, int64_t depth, const float* a, int64_t row,
-                                           int64_t step, const float* from, float* to) {
-  rows_product<false>(isa, rows, depth, a, row, step, from, to, kPanel);
+                                           int64_t step, const float* from, float* to, int64_t samples) {
+  int64_t made = isa.kLanes;
+  if (samples <= made) {
+    rows_product<false, 1>(isa, rows, depth, a, row, step, from, to, kPanel, samples);
+  } else {
+    made = (samples + 2 * made - 1) / (2 * made) * 2 * made;
+    rows_product<false>(isa, rows, depth, a, row, step, from, to, kPanel, samples);
+  }
+  if (made == kPanel) return;
+  for (int64_t r = 0; r < rows; ++r) std::fill(to + r * kPanel + made, to + (r + 1) * kPanel, 0.f);
 }
 
 // The samples [begin, end) of a block, [end − begin, width] → block[width, kPanel], with zeros for all others.

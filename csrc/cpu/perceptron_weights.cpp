@@ -45,9 +45,9 @@ WGAN_CLONES void read_samples(const float* samples, int64_t first, int64_t count
 }
 
 // to = φ′∘(W t); bent = φ″∘∂/∂y∘(W t), the first part of ∂/∂z, unless nullptr
-constexpr ByIsa push([](auto isa, const Layer& layer, const Block<const float>& block, const float* t, float* to,
-                        float* bent) __attribute__((always_inline)) {
-  product(isa, layer.out, layer.in, layer.w, layer.in, 1, t, to);
+constexpr ByIsa push([](auto isa, const Layer& layer, const Block<const float>& block, int64_t samples, const float* t,
+                        float* to, float* bent) __attribute__((always_inline)) {
+  product(isa, layer.out, layer.in, layer.w, layer.in, 1, t, to, samples);
   if (layer.is_curved() && bent != nullptr) {
     const float* bends = block.bends + layer.at * kPanel;
     for (int64_t i = 0; i < layer.out * kPanel; ++i) bent[layer.at * kPanel + i] = bends[i] * to[i];
@@ -56,12 +56,12 @@ constexpr ByIsa push([](auto isa, const Layer& layer, const Block<const float>& 
 });
 
 // bent: of curved layers the first part of ∂/∂z, to which what comes from above is added; scratch: [widest, kPanel]
-constexpr ByIsa pull_bent([](auto isa, const Network& network, const Block<const float>& block, float* bent,
-                             float* scratch) __attribute__((always_inline)) {
+constexpr ByIsa pull_bent([](auto isa, const Network& network, const Block<const float>& block, int64_t samples,
+                             float* bent, float* scratch) __attribute__((always_inline)) {
   for (size_t l = network.bent - 1; l-- > 0;) {
     const Layer &layer = network.layers[l], &above = network.layers[l + 1];
     float *of_layer = bent + layer.at * kPanel, *pulled = layer.is_curved() ? scratch : of_layer;
-    product(isa, above.in, above.out, above.w, 1, above.in, bent + above.at * kPanel, pulled);
+    product(isa, above.in, above.out, above.w, 1, above.in, bent + above.at * kPanel, pulled, samples);
     mask(layer, block, pulled);
     if (!layer.is_curved()) continue;
     for (int64_t i = 0; i < layer.out * kPanel; ++i) of_layer[i] += scratch[i];
@@ -83,13 +83,13 @@ template <int count, bool kAdd, class Isa>
                                                const float* panel, float* to, int64_t apart) {
   const float* a = deltas.data + (layer.at + row) * kPanel;
   for (int64_t begin = 0; begin == 0 || begin < deltas.samples; begin += kRun) {
-    in_panel(isa, [=](int64_t column) __attribute__((always_inline)) {
+    in_panel<2>(isa, kPanel, [=](int64_t column) __attribute__((always_inline)) {
       typename Isa::Vector sum[count][2] = {};
       for (int64_t s = begin; s < std::min(deltas.samples, begin + kRun); s += kPanel) {
-        add_product<count>(isa, sum, std::min(kPanel, deltas.samples - s), a + s * deltas.height, kPanel, 1,
-                           panel + s * kPanel + column);
+        add_product(isa, sum, std::min(kPanel, deltas.samples - s), a + s * deltas.height, kPanel, 1,
+                    panel + s * kPanel + column);
       }
-      begin == 0 ? store<count, kAdd>(isa, sum, to + column, apart) : store<count, true>(isa, sum, to + column, apart);
+      begin == 0 ? store<kAdd>(isa, sum, to + column, apart) : store<true>(isa, sum, to + column, apart);
     });
   }
 }
@@ -174,13 +174,13 @@ class Gradients {
       const Layer& layer = network_.layers[l - 1];
       block_to_panels(block.values + layer.at * kPanel, first, 0, begin, panels_[l]);
       if (!pushes) continue;
-      push(layer, block, from, to, bent);
+      push(layer, block, count, from, to, bent);
       block_to_panels(to, first, begin, count, panels_[l]);
       std::swap(from, to);
     }
     if (!is_bent) return;
-    if (network_.bent == network_.layers.size()) push(network_.layers.back(), block, from, to, bent);
-    pull_bent(network_, block, bent, scratch);
+    if (network_.bent == network_.layers.size()) push(network_.layers.back(), block, count, from, to, bent);
+    pull_bent(network_, block, count, bent, scratch);
     const int64_t behind = (kept_.blocks + b - kept_.first) * kPanel;
     read_samples(x_ + first * in, behind, count, panels_[0]);
     for (size_t l = 1; l < network_.bent; ++l) {

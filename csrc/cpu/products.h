@@ -14,46 +14,48 @@ constexpr int64_t kRowStep = 4;  // rows come in multiples of it
 
 #define WGAN_UNROLL _Pragma("GCC unroll 16")
 
-// sums += a[rows, depth]·b[depth, two vectors]; a's entries are `row` and `step` apart.
-template <int kRows, class Isa>
-[[gnu::always_inline]] inline void add_product(Isa isa, typename Isa::Vector (&sum)[kRows][2], int64_t depth,
+// sums += a[rows, depth]·b[depth, vectors]; a's entries are `row` and `step` apart.
+template <int kRows, int kVectors, class Isa>
+[[gnu::always_inline]] inline void add_product(Isa isa, typename Isa::Vector (&sum)[kRows][kVectors], int64_t depth,
                                                const float* a, int64_t row, int64_t step, const float* b) {
   for (int64_t k = 0; k < depth; ++k) {
-    const typename Isa::Vector first = isa.at(b + k * kPanel), second = isa.at(b + k * kPanel + isa.kLanes);
+    typename Isa::Vector of_b[kVectors];
+    WGAN_UNROLL for (int v = 0; v < kVectors; ++v) of_b[v] = isa.at(b + k * kPanel + v * isa.kLanes);
     WGAN_UNROLL for (int r = 0; r < kRows; ++r) {
       const float factor = a[r * row + k * step];
-      sum[r][0] += factor * first;
-      sum[r][1] += factor * second;
+      WGAN_UNROLL for (int v = 0; v < kVectors; ++v) sum[r][v] += factor * of_b[v];
     }
   }
 }
 
 // c (+)= sums
-template <int kRows, bool kAdd, class Isa>
-[[gnu::always_inline]] inline void store(Isa isa, const typename Isa::Vector (&sum)[kRows][2], float* c,
+template <bool kAdd, int kRows, int kVectors, class Isa>
+[[gnu::always_inline]] inline void store(Isa isa, const typename Isa::Vector (&sum)[kRows][kVectors], float* c,
                                          int64_t columns) {
   WGAN_UNROLL for (int r = 0; r < kRows; ++r) {
-    typename Isa::Lying &first = isa.at(c + r * columns), &second = isa.at(c + r * columns + isa.kLanes);
-    first = kAdd ? first + sum[r][0] : sum[r][0];
-    second = kAdd ? second + sum[r][1] : sum[r][1];
+    WGAN_UNROLL for (int v = 0; v < kVectors; ++v) {
+      typename Isa::Lying& to = isa.at(c + r * columns + v * isa.kLanes);
+      to = kAdd ? to + sum[r][v] : sum[r][v];
+    }
   }
 }
 
-// f(first column of two vectors) for all of a panel.
-template <class Isa, class F>
-[[gnu::always_inline]] inline void in_panel(Isa isa, const F& f) {
-  for (int64_t column = 0; column < kPanel; column += 2 * isa.kLanes) f(column);
+// f(first column of so many vectors) for all of a panel that is asked for.
+template <int kVectors, class Isa, class F>
+[[gnu::always_inline]] inline void in_panel(Isa isa, int64_t asked, const F& f) {
+  for (int64_t column = 0; column < asked; column += kVectors * isa.kLanes) f(column);
 }
 
-// c[rows, panel] (+)= a[rows, depth]·b[depth, panel]. What is added to comes last: the rounding errors of a long sum,
-// made of many products, grow with the root of their number and of their depth, not of both at once.
-template <int kRows, bool kAdd, class Isa>
+// c[rows, asked] (+)= a[rows, depth]·b[depth, asked], of a panel's columns those asked for, to the end of a vector.
+// What is added to comes last: the rounding errors of a long sum, made of many products, grow with the root of their
+// number and of their depth, not of both at once.
+template <int kRows, bool kAdd, int kVectors, class Isa>
 [[gnu::always_inline]] inline void panel_product(Isa isa, int64_t depth, const float* a, int64_t row, int64_t step,
-                                                 const float* b, float* c, int64_t columns) {
-  in_panel(isa, [=](int64_t column) __attribute__((always_inline)) {
-    typename Isa::Vector sum[kRows][2] = {};
-    add_product<kRows>(isa, sum, depth, a, row, step, b + column);
-    store<kRows, kAdd>(isa, sum, c + column, columns);
+                                                 const float* b, float* c, int64_t columns, int64_t asked) {
+  in_panel<kVectors>(isa, asked, [=](int64_t column) __attribute__((always_inline)) {
+    typename Isa::Vector sum[kRows][kVectors] = {};
+    add_product(isa, sum, depth, a, row, step, b + column);
+    store<kAdd>(isa, sum, c + column, columns);
   });
 }
 
@@ -76,11 +78,12 @@ template <class Isa, class F>
 }
 
 // The product for any number of rows.
-template <bool kAdd, class Isa>
+template <bool kAdd, int kVectors = 2, class Isa>
 [[gnu::always_inline]] inline void rows_product(Isa isa, int64_t rows, int64_t depth, const float* a, int64_t row,
-                                                int64_t step, const float* b, float* c, int64_t columns) {
+                                                int64_t step, const float* b, float* c, int64_t columns,
+                                                int64_t asked = kPanel) {
   in_groups(isa, rows, [=](auto count, int64_t r) __attribute__((always_inline)) {
-    panel_product<count, kAdd>(isa, depth, a + r * row, row, step, b, c + r * columns, columns);
+    panel_product<count, kAdd, kVectors>(isa, depth, a + r * row, row, step, b, c + r * columns, columns, asked);
   });
 }
 

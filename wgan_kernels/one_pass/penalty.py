@@ -24,7 +24,8 @@ def penalty(critic, x, by_calls, **how):
     ``by_calls(x)`` makes it so, differentiably; derivatives beyond the second take that.
 
     Images are taken in channels-last memory, where convolutions are faster: 1.04 to 1.5 times so from one image of
-    64×64 (DCGAN) or four of 28×28 (S0, S3) on, the copies of weights and of their gradients included.
+    64×64 (DCGAN) or four of 28×28 (S0, S3) on, the copies of weights and of their gradients included; a layer whose
+    kernel outweighs its images takes them out of it.
     """
     if not _is_plain(x) or x.dim() < 2 or not len(x) or _module._has_any_global_hook() or not is_recorded_plainly():
         return None

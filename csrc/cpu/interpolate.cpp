@@ -11,19 +11,20 @@ namespace wgan {
 namespace {
 
 template <class T, class C>
-WGAN_CLONES void interpolate_run(const T* real, const T* fake, T* __restrict out, int64_t count, C eps) {
-  each(count, [=](int64_t i) {
-    out[i] = static_cast<T>(math::interpolate(static_cast<C>(real[i]), static_cast<C>(fake[i]), eps));
+WGAN_CLONES void fwd(const T* real, const T* fake, const C* eps, T* __restrict out, int64_t width, int64_t begin,
+                     int64_t end) {
+  each_of_rows(width, begin, end, [=](int64_t row, int64_t i) {
+    out[i] = static_cast<T>(math::interpolate(static_cast<C>(real[i]), static_cast<C>(fake[i]), eps[row]));
   });
 }
 
 template <class T, class C>
-WGAN_CLONES void interpolate_bwd_run(const T* grad, T* __restrict real_grad, T* __restrict fake_grad, int64_t count,
-                                     C eps) {
-  each(count, [=](int64_t i) {
+WGAN_CLONES void bwd(const T* grad, const C* eps, T* __restrict real_grad, T* __restrict fake_grad, int64_t width,
+                     int64_t begin, int64_t end) {
+  each_of_rows(width, begin, end, [=](int64_t row, int64_t i) {
     const C g = static_cast<C>(grad[i]);
-    real_grad[i] = static_cast<T>(math::interpolate_bwd_real(g, eps));
-    fake_grad[i] = static_cast<T>(math::interpolate_bwd_fake(g, eps));
+    real_grad[i] = static_cast<T>(math::interpolate_bwd_real(g, eps[row]));
+    fake_grad[i] = static_cast<T>(math::interpolate_bwd_fake(g, eps[row]));
   });
 }
 
@@ -40,9 +41,9 @@ Tensor interpolate_fwd(const Tensor& real, const Tensor& fake, const Tensor& eps
     const T *r = data<T>(real), *f = data<T>(fake);
     const C* e = data<C>(eps);
     T* o = mutable_data<T>(out);
-    parallel_rows(real.size(0), real.numel() / real.size(0), [=](int64_t row, int64_t begin, int64_t count) {
-      interpolate_run(r + begin, f + begin, o + begin, count, e[row]);
-    });
+    const int64_t width = real.numel() / real.size(0);
+    torch::stable::parallel_for(0, real.numel(), kGrain / 2,
+                                [=](int64_t begin, int64_t end) { fwd(r, f, e, o, width, begin, end); });
   });
   return out;
 }
@@ -60,9 +61,9 @@ std::tuple<Tensor, Tensor> interpolate_bwd(const Tensor& grad, const Tensor& eps
     const T* g = data<T>(grad);
     const C* e = data<C>(eps);
     T *rg = mutable_data<T>(real_grad), *fg = mutable_data<T>(fake_grad);
-    parallel_rows(grad.size(0), grad.numel() / grad.size(0), [=](int64_t row, int64_t begin, int64_t count) {
-      interpolate_bwd_run(g + begin, rg + begin, fg + begin, count, e[row]);
-    });
+    const int64_t width = grad.numel() / grad.size(0);
+    torch::stable::parallel_for(0, grad.numel(), kGrain / 2,
+                                [=](int64_t begin, int64_t end) { bwd(g, e, rg, fg, width, begin, end); });
   });
   return {real_grad, fake_grad};
 }

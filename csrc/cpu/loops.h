@@ -36,17 +36,15 @@ template <class F>
   for (; i < count; ++i) f(i);
 }
 
-// f(row, begin, count) over the flat elements [begin, begin + count) of `rows` rows of `width`; never across two rows.
+// f(row, i) for the flat elements i in [begin, end) of rows of `width`, for use within a WGAN_CLONES function.
 template <class F>
-void parallel_rows(int64_t rows, int64_t width, const F& f) {
-  torch::stable::parallel_for(0, rows * width, kGrain / 2, [&](int64_t begin, int64_t end) {
-    while (begin < end) {
-      const int64_t row = begin / width;
-      const int64_t stop = std::min(end, (row + 1) * width);
-      f(row, begin, stop - begin);
-      begin = stop;
-    }
-  });
+[[gnu::always_inline]] inline void each_of_rows(int64_t width, int64_t begin, int64_t end, const F& f) {
+  if (width == 1) return each(end - begin, [&](int64_t i) { f(begin + i, begin + i); });
+  for (int64_t row = begin / width; begin < end; ++row) {
+    const int64_t stop = std::min(end, (row + 1) * width);
+    each(stop - begin, [&](int64_t i) { f(row, begin + i); });
+    begin = stop;
+  }
 }
 
 // f(item, begin, count) over the elements [begin, begin + count) of items that each have a `count`.

@@ -14,8 +14,9 @@ namespace wgan {
 namespace {
 
 template <class T, class C>
-WGAN_CLONES void scale_run(const T* in, T* __restrict out, int64_t count, C factor) {
-  each(count, [=](int64_t i) { out[i] = static_cast<T>(static_cast<C>(in[i]) * factor); });
+WGAN_CLONES void scale(const T* in, const C* factors, T* __restrict out, int64_t width, int64_t begin, int64_t end) {
+  each_of_rows(width, begin, end,
+               [=](int64_t row, int64_t i) { out[i] = static_cast<T>(static_cast<C>(in[i]) * factors[row]); });
 }
 
 // grad: [B, …] → penalty: [B] (none) or [] in grad's dtype, norm: [B] in the compute type
@@ -64,11 +65,15 @@ Tensor norm_penalty_bwd(const Tensor& penalty_grad, const Tensor& grad, const Te
     const C* n = data<C>(norm);
     T* o = mutable_data<T>(out);
     const C share = static_cast<Reduction>(reduction) == Reduction::mean ? C(1) / static_cast<C>(rows) : C(1);
-    parallel_rows(rows, grad.numel() / rows, [=](int64_t row, int64_t begin, int64_t count) {
-      const C factor = math::norm_penalty_bwd_coefficient(n[row], static_cast<C>(target), one_sided) * share *
-                       static_cast<C>(pg[reduced ? 0 : row]);
-      scale_run(g + begin, o + begin, count, factor);
-    });
+    std::vector<C> factors(rows);
+    for (int64_t row = 0; row < rows; ++row) {
+      factors[row] = math::norm_penalty_bwd_coefficient(n[row], static_cast<C>(target), one_sided) * share *
+                     static_cast<C>(pg[reduced ? 0 : row]);
+    }
+    const C* of_rows = factors.data();
+    const int64_t width = grad.numel() / rows;
+    torch::stable::parallel_for(0, grad.numel(), kGrain / 2,
+                                [=](int64_t begin, int64_t end) { scale(g, of_rows, o, width, begin, end); });
   });
   return out;
 }

@@ -29,13 +29,20 @@ template <class Term, class T>
 WGAN_CLONES double sum_chunk(const T* x, int64_t count) {
   using C = compute_t<T>;
   constexpr int64_t kLanes = 64;
-  C lane[kLanes] = {};
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (int64_t l = 0; l < kLanes; ++l) lane[l] += Term::of(static_cast<C>(x[i + l]));
-  }
   double sum = 0;
-  for (int64_t l = 0; l < kLanes; ++l) sum += lane[l];
+  if (count >= kLanes) {
+    C lane[kLanes] = {};
+    for (; i + kLanes <= count; i += kLanes) {
+      for (int64_t l = 0; l < kLanes; ++l) lane[l] += Term::of(static_cast<C>(x[i + l]));
+    }
+    double wide[kLanes];
+    for (int64_t l = 0; l < kLanes; ++l) wide[l] = lane[l];
+    for (int64_t half = kLanes / 2; half > 0; half /= 2) {  // in order they would wait for one another
+      for (int64_t l = 0; l < half; ++l) wide[l] += wide[l + half];
+    }
+    sum = wide[0];
+  }
   for (; i < count; ++i) sum += Term::of(static_cast<C>(x[i]));
   return sum;
 }

@@ -108,8 +108,10 @@ def interpolate(real, fake, eps=None, *, generator=None):
         if real.is_cuda and _may_draw_in_kernel(batch, real.dtype):
             return leaves.interpolate_random(real, fake, *_advance(generator, real.device))[0]
         eps = torch.rand(batch, dtype=compute, device=real.device, generator=generator)
-    elif eps.dtype is not compute or eps.dim() != 1 or not eps.is_contiguous():
-        eps = eps.reshape(batch).to(compute).contiguous()
+    else:
+        eps = eps.reshape(batch)  # of nothing but this most have need
+        if eps.dtype is not compute or not eps.is_contiguous():
+            eps = eps.to(compute).contiguous()
     return leaves.interpolate_fwd(real, fake, eps)
 
 

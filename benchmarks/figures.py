@@ -42,7 +42,7 @@ def roofline(record, path):
         axes.plot(xs, ys, marker, label=family, markersize=7, alpha=0.8)
     axes.set(xscale="log", yscale="log", xlabel="operations per byte that must move", ylabel="GFLOP/s reached by ours")
     legend_below(figure, axes)
-    return finish(figure, axes, record, path)
+    return finish(figure, record, path)
 
 
 def overhead(record, path):
@@ -111,7 +111,7 @@ def grouped(results, value_of, label, record, path, least=None):
     axes.margins(x=0.12)
     axes.set_xlabel(label)
     legend_below(figure, axes)
-    return finish(figure, axes, record, path)
+    return finish(figure, record, path)
 
 
 def slope(points):
@@ -161,4 +161,4 @@ def scaling(record, path):
         axes.yaxis.set_major_formatter(EngFormatter("s"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.legend(title="slope, upper half", title_fontsize=7, fontsize=7)
-    return finish(figure, grid.flat[0], record, path, title=figure.suptitle)
+    return finish(figure, record, path)

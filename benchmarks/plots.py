@@ -42,7 +42,7 @@ def legend_below(figure, axes):
     figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(5, len(labels), room)), fontsize=8)
 
 
-def finish(figure, axes, record, path, title=None):
+def finish(figure, record, path):
     """What a picture has to say of its origin; writes it and returns True."""
     machine = record["machine"]
     lines = [
@@ -50,7 +50,7 @@ def finish(figure, axes, record, path, title=None):
         ", ".join([f"torch {machine['torch']}", *packages_of_peers(record)]),
         *(textwrap.fill(command, 110) for command in record["command"].splitlines()),
     ]
-    (title or axes.set_title)("\n".join(lines), size=8)
+    figure.suptitle("\n".join(lines), size=8)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)
@@ -102,4 +102,4 @@ def draw(record, path):
     axes.axvline(1, color="#333333", linewidth=1)
     axes.set_xlabel("time of the baseline ÷ ours (median and quartiles):\nright of 1 we are faster, left of 1 slower")
     legend_below(figure, axes)
-    return finish(figure, axes, record, path)
+    return finish(figure, record, path)

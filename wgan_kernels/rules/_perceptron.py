@@ -90,10 +90,13 @@ def serve(x, width, weights, biases):
         2, 512, 512, 512, 1; 4        1.4      1.3     1.0
         2, 512, 512, 512, 1; 1       0.75     0.82    0.93
         2, 64, 64, 64, 1; 1          0.41     0.45    0.22
+
+    With AVX2, in whose vectors few samples fill more: 784, 512, 512, 512, 1; 8: 4.5 by eager autograd, 2.8 by these;
+    4: 5.8, 4.1; 1: 3.6, and 2.7 by the layers.
     """
     if not x.is_cpu or x.dim() < 2 or width != weights[0].shape[1]:
         return False
-    # Each sample takes as long as a block of them.
+    # Each sample takes as long as a vector of them.
     if len(x) < _ENOUGH and sum(weight.numel() for weight in weights) > _FEW * len(x):
         return False
     if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():

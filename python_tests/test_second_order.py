@@ -91,6 +91,7 @@ def test_batch_norm_and_minibatch_statistics():
     critic = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.LeakyReLU(0.2), nn.Linear(6, 1)).double()
     assert_as_autograd(critic, points(5, 4))
     assert_as_autograd(critic.eval(), points(5, 4))
+    assert_as_autograd(nn.Sequential(critic[:2], critic[3]), points(5, 4))  # linear: nobody asks for the first bias
     assert_as_autograd(nn.Sequential(mlp(), Residual(nn.Identity())), points(5, 4))
 
 

@@ -9,12 +9,13 @@ from .nodes import Node
 class Island(Node):
     """Any other operation on samples, differentiated by autograd and the rules, by itself alone."""
 
-    bends = takes_tangent = True
+    takes_tangent = True
     saved = ("x", "y", "x_hat", "y_hat", "delta_hat", "pulled_hat", "bent", "sums", "params")
 
     def __init__(self, name, what, call, module=None, curved=True):
         super().__init__(name, what)
-        self.call, self.module, self.curved = call, module, curved
+        self.call, self.module = call, module
+        self.curved = self.bends = curved
         self.forget()
 
     def forward(self, split, x):

@@ -22,7 +22,6 @@ import torch
 import torch.nn.functional as F
 
 from ._engine import asked_for
-from .piecewise import Maps, piecewise
 
 aten = torch.ops.aten
 
@@ -148,10 +147,6 @@ def serves(x, *others):
     return x.dim() > 1 and x.numel() > x.shape[1]
 
 
-# A linear layer that does nothing: behind it the parameters receive zeros, as they do behind PyTorch's.
-_IDENTITY = Maps(lambda x: (x.view_as(x),), lambda delta: delta, lambda t: t)
-
-
 def _batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
     if not serves(input, running_mean, running_var, weight, bias):
         return None
@@ -165,7 +160,7 @@ def _batch_norm(input, running_mean, running_var, weight=None, bias=None, traini
     shift = -running_mean * scale
     if bias is not None:
         shift = shift + bias
-    return torch.addcmul(_channels(shift, input), piecewise(input, _IDENTITY), _channels(scale, input))
+    return torch.addcmul(_channels(shift, input), input, _channels(scale, input))
 
 
 ROUTES = {F.batch_norm: _batch_norm}

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from . import in_place, pure
+from . import effects, in_place, pure
 from .computed import Weight
 from .graph import run
-from .kinds import FUNCTIONS, LAYER_FUNCTIONS, function_node, module_node
+from .kinds import FUNCTIONS, module_node
 from .program import Refused
 
 _METHODS = frozenset(
@@ -95,22 +95,9 @@ class Outside:
         Raises:
             Refused: where a second call with the same tensors may come to something else, or follows something.
         """
-        if any(isinstance(node, Weight) for node in self.results):
-            raise Refused("it computes weights anew at each call")
         for node in self.nodes:
-            if not self._is_the_same(node):
+            if not effects.has_none(node, self.modules.get(node.target)):
                 raise Refused(f"{node.name}: may come to something else at each call")
-
-    def _is_the_same(self, node):
-        if node.op == "call_method":
-            return True  # all that are taken
-        if node.op == "call_module":
-            module = self.modules[node.target]
-            return type(module) is nn.Embedding or module_node(node.target, module).apart is None
-        if node.target in (getattr, *OF_OTHERS, *LAYER_FUNCTIONS) or pure.is_pure(node, None):
-            return True
-        made = function_node(node.name, node.target, node.args[1:], node.kwargs)
-        return made is not None and made.apart is None
 
     def _check(self, node):
         if in_place.is_in_place(self.critic, node):

@@ -5,7 +5,7 @@ import operator
 import torch
 from torch import fx, nn
 
-from . import in_place, perceptron, transparent
+from . import effects, in_place, perceptron, transparent
 from .computed import computed_by, has_other_hooks
 from .flatten import Flatten
 from .given import Cat, Scale, Shift
@@ -82,9 +82,7 @@ def _way(steps, outside):
 
 def _steps(critic, graph, regions_of):
     in_place.check(critic, graph)
-    for node in reversed(graph.nodes):
-        if not node.users and node.op not in ("placeholder", "output"):
-            graph.erase_node(node)
+    effects.leave_out_what_nobody_reads(critic, graph)
     samples, *given = (node for node in graph.nodes if node.op == "placeholder")
     outside, sizes, values, steps = Outside(critic, samples, given), set(), {samples: 0}, []
     regions = None if regions_of is None else regions_of(critic, outside, samples)
@@ -110,8 +108,10 @@ def _steps(critic, graph, regions_of):
             (result,) = node.args
             if not isinstance(result, fx.Node) or outside.gave(result) or place_of(result) != len(steps):
                 raise Refused("what it returns is not the result of its last operation")
-        elif node.op == "placeholder" or outside.takes(node):
+        elif node.op == "placeholder":
             continue
+        elif outside.takes(node):
+            effects.check_order(critic, node, steps)
         elif _is_size(node, sizes):
             sizes.add(node)  # read where it is used
         elif regions is None:

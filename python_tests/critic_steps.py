@@ -7,6 +7,7 @@ import torch
 from critics import Residual, is_on_a_kink
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 import wgan_kernels as wk
 
@@ -68,6 +69,13 @@ def convolutional(*behind, activation=lambda: nn.LeakyReLU(0.2)):
         nn.Flatten(),
         nn.Linear(12, 1),
     )
+
+
+def with_weights(computed, critic):
+    for layer in critic.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            computed(layer)
+    return critic
 
 
 IMAGE, VECTOR = (5, 2, 8, 8), (6, 7)
@@ -151,6 +159,21 @@ PROGRAMS = {
             nn.Conv2d(2, 12, 3), nn.Softplus(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 1)
         ),
         IMAGE,
+    ),
+    "dropout": (lambda: convolutional(nn.Dropout(0.3)), IMAGE),
+    "dropout in place": (lambda: nn.Sequential(nn.Linear(7, 9), nn.Dropout(0.4, True), nn.Linear(9, 1)), VECTOR),
+    "dropout of samples": (lambda: nn.Sequential(nn.Dropout(0.2), *linear(7, 9, 5, 1, activation=nn.SiLU)), VECTOR),
+    "dropout of channels": (lambda: convolutional(nn.Dropout2d(0.3), nn.Tanh(), nn.Dropout(0.2)), IMAGE),
+    "dropout behind a norm": (lambda: convolutional(nn.LayerNorm((4, 4, 4)), nn.Dropout(0.2)), IMAGE),
+    "weight norm": (lambda: with_weights(parametrizations.weight_norm, convolutional()), IMAGE),
+    "orthogonal": (lambda: with_weights(parametrizations.orthogonal, linear(7, 9, 5, 1)), VECTOR),
+    "spectral norm in evaluation": (
+        lambda: with_weights(parametrizations.spectral_norm, convolutional()).eval(),
+        IMAGE,
+    ),
+    "spectral norm by hooks in evaluation": (
+        lambda: with_weights(nn.utils.spectral_norm, linear(7, 9, 5, 1, activation=nn.Tanh)).eval(),
+        VECTOR,
     ),
     "pixels to channels": (lambda: nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(8, 1, 4), nn.LeakyReLU(0.2)), IMAGE),
     "global mean": (lambda: Pooled(), IMAGE),

@@ -213,18 +213,22 @@ def test_what_counts_its_calls_is_not_tried_anew_every_time(monkeypatch):
     assert len(tried) == 1 and critic.calls > 0
 
 
-@pytest.mark.parametrize("layer", [lambda: nn.BatchNorm1d(5), lambda: nn.Dropout(0.5)], ids=["norm", "dropout"])
-def test_modes(layer):
+LAYERS = {"norm": (nn.BatchNorm1d(5), False), "dropout": (nn.Dropout(0.5), True)}
+
+
+@pytest.mark.parametrize(("layer", "has_program"), LAYERS.values(), ids=LAYERS)
+def test_modes(layer, has_program):
+    """has_program: in training, too."""
     ours, spec, *samples = pair(
-        lambda: nn.Sequential(nn.Linear(7, 5), layer(), nn.ReLU(), nn.Linear(5, 1)).eval(), (6, 7)
+        lambda: nn.Sequential(nn.Linear(7, 5), layer, nn.ReLU(), nn.Linear(5, 1)).eval(), (6, 7)
     )
-    assert_same_update(ours, spec, *samples)
-    assert ours._way is not None
+    for training in (False, True, False):
+        for step in (ours, spec):
+            step.critic.train(training)
+        assert_same_update(ours, spec, *samples)
+        assert (ours._way is not None) == (has_program or not training)
     ours.critic.train()
-    assert ours.plan.startswith("gradient_penalty and backward: 1 (")
-    ours.critic.eval()
-    assert_same_update(ours, spec, *samples)
-    assert ours._way is not None
+    assert ours.plan.startswith("value" if has_program else "gradient_penalty and backward: 1 (")
 
 
 def test_another_backend_for_one_step():

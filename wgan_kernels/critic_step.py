@@ -10,7 +10,7 @@ from ._capture import Captured
 from ._heap import keep_freed_memory
 from ._precision import PRECISIONS, in_precision, wide
 from ._settings import settings, surroundings
-from ._tuning import fastest
+from ._tuning import fastest, undisturbed
 from .one_pass import Refused, losses, trace_step
 from .ops.interpolate import interpolate
 from .ops.wasserstein import critic_loss
@@ -161,7 +161,8 @@ class CriticStep:
         shape = tuple(real.shape)
         if shape not in self.tuned:
             try:
-                self.tuned[shape] = fastest({name: partial(way, real, *others) for name, way in ways.items()})
+                with undisturbed():  # by dropout's masks
+                    self.tuned[shape] = fastest({name: partial(way, real, *others) for name, way in ways.items()})
             except Refused:
                 return self._by_program  # which says so
         return ways[self.tuned[shape]]
@@ -185,7 +186,7 @@ class CriticStep:
 
     def _by_autograd(self, real, fake, points, condition):
         critic = _conditional(self.critic, condition) if condition else self.critic
-        if self._way is None or self._way.outside is not None:
+        if self._way is None or self._way.outside is not None or self._way.program.draws:
             real_scores, fake_scores = losses.there(_checks.scores(critic(real))), _checks.scores(critic(fake))
         else:  # samples are independent of each other, and of all else
             real_scores, fake_scores = losses.there(critic(torch.cat([real, fake]))).tensor_split(2)

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import weakref
 
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -19,6 +19,21 @@ def computed_by(module):
         return ()
     parametrized = module.parametrizations if parametrize.is_parametrized(module) else ()
     return (*(hook.name for hook in module._forward_pre_hooks.values() if type(hook) in _HOOKS), *parametrized)
+
+
+def is_steady(module, name):
+    """Whether the next call computes the same, and follows nothing: spectral norm's vectors go on in training."""
+    if parametrize.is_parametrized(module, name):
+        return all(_keeps(part) for part in module.parametrizations[name])
+    hooks = [hook for hook in module._forward_pre_hooks.values() if type(hook) in _HOOKS and hook.name == name]
+    return all(type(hook) is WeightNorm or not module.training for hook in hooks)
+
+
+def _keeps(parametrization):
+    kind = type(parametrization)
+    if kind is parametrizations._SpectralNorm:
+        return not parametrization.training
+    return kind in (parametrizations._WeightNorm, parametrizations._Orthogonal)
 
 
 def has_other_hooks(module):

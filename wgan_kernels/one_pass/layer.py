@@ -3,6 +3,7 @@
 import torch
 
 from .. import _layout
+from .computed import is_steady
 from .nodes import Node, of
 from .program import Refused
 
@@ -29,8 +30,9 @@ class Layer(Node):
         self.module, self.maps, self.how, self.computed = module, maps, how, computed
         if computed:
             self.keeps = computed.values()
-        if computed and module is not None:
-            self.apart = f"computes its {next(iter(computed))} anew for real, fake and interpolated samples"
+        moving = [] if module is None else [name for name in computed if not is_steady(module, name)]
+        if moving:
+            self.apart = f"computes its {moving[0]} anew for real, fake and interpolated samples"
         self.forget()
 
     def give(self, results, times):

@@ -114,7 +114,7 @@ class Program(Sweeps):
         super().__init__()
         self.steps, self.perceptron = steps, perceptron  # [(node, indices of the values it reads)]
         self.is_curved = any(node.curved for node, _ in steps)
-        self.draws = any(node.draws for node, _ in steps)
+        self.draws, self.drawn_for = any(node.draws for node, _ in steps), None
         self.keeps = sorted({place for node, _ in steps for place in node.keeps})
         # Values that no parameter is behind: of their δ only the interpolated rows are wanted.
         self.bare = [True]
@@ -179,6 +179,11 @@ class Program(Sweeps):
         for node, _ in self.steps:
             node.give(results, times)
 
+    def losses(self, x, batch, *how):
+        if self.draws:
+            self._draw(x, batch)
+        return super().losses(x, batch, *how)
+
     def begin(self, x, split, seed):
         self.x_hat = x[split:]
         scores = self._forward(x, split)
@@ -195,6 +200,19 @@ class Program(Sweeps):
         self.x_hat = None
         for node, _ in self.steps:
             node.forget()
+
+    def _draw(self, x, batch):
+        """Ahead of the sweeps, in the order of a loop that calls the critic with one batch after the other."""
+        kind = x.shape[1:], x.dtype, torch.is_autocast_enabled(x.device.type)
+        if kind != self.drawn_for:  # nodes do not know yet what they draw for
+            with torch.random.fork_rng([x.device] if x.is_cuda else []):
+                self._forward(x.clone(), 2 * batch)
+            self.forget()
+            self.drawn_for = kind
+        for _ in range(len(x) // batch):
+            for node, _ in self.steps:
+                if node.draws:
+                    node.draw(batch)
 
     def _forward(self, x, split):
         values = [x]

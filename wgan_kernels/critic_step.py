@@ -37,9 +37,10 @@ class CriticStep:
 
     A feed-forward critic is run as one program, with one batch of real, fake and interpolated samples: forward,
     pullback and pushforward, and one weight gradient per layer; there is no graph of a double backward. Gradients are
-    those of the plain loop (float32: 1e-4). Any other critic, with a batch normalisation or a hook for instance, takes
-    ``gradient_penalty`` and ``backward``; ``plan`` says which way is taken, and why. The program is made anew when the
-    critic's layers, hooks, mode or plain attributes change; numbers within a list or another object are read once.
+    those of the plain loop (float32: 1e-4), with the same masks of dropout. Any other critic, with a batch
+    normalisation or a hook for instance, takes ``gradient_penalty`` and ``backward``; ``plan`` says which way is taken,
+    and why. The program is made anew when the critic's layers, hooks, mode or plain attributes change; numbers within a
+    list or another object are read once.
     Of a conditional critic f(x, y), with labels for instance, the same y goes with real, fake and interpolated samples.
 
     Args:

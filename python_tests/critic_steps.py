@@ -218,9 +218,10 @@ def is_decided_by_rounding(critic, real, fake, condition, penalty):
 def assert_same_update(ours, spec, real, fake, *condition, **tolerance):
     tolerance = {"rtol": 1e-9, "atol": 1e-11} | tolerance
     torch.manual_seed(5)
-    actual = ours(real, fake, *condition)
+    actual, drawn = ours(real, fake, *condition), torch.get_rng_state()
     torch.manual_seed(5)
     expected = spec(real, fake, *condition)
+    assert torch.equal(torch.get_rng_state(), drawn)
     assert set(actual) == set(expected)
     for name, value in actual.items():
         assert value.dim() == 0 and not value.requires_grad
@@ -232,3 +233,5 @@ def assert_same_update(ours, spec, real, fake, *condition, **tolerance):
         if param.grad is not None:
             torch.testing.assert_close(param.grad, other.grad, **tolerance)
         torch.testing.assert_close(param, other, **(tolerance | {"atol": 10 * tolerance["atol"]}))
+    for mine, other in zip(ours.critic.buffers(), spec.critic.buffers(), strict=True):
+        torch.testing.assert_close(mine, other, **tolerance)

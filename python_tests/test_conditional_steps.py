@@ -98,6 +98,31 @@ def test_two_conditions():
     assert is_by_program(ours), ours.plan
 
 
+class Dropping(nn.Module):
+    """Masks of samples, before and behind labels of which nothing is drawn."""
+
+    def __init__(self):
+        super().__init__()
+        self.emb, self.first, self.last, self.drop = (
+            nn.Embedding(CLASSES, 4),
+            nn.Linear(4, 4),
+            nn.Linear(8, 1),
+            nn.Dropout(0.4),
+        )
+
+    def forward(self, x, y):
+        y = self.emb(y)
+        return self.last(self.drop(torch.tanh(torch.cat([self.drop(self.first(x)) * y, y], 1))))
+
+
+@pytest.mark.parametrize("tune", [False, True])
+def test_dropout_beside_labels(tune):
+    ours, spec = steps(Dropping().double(), tune=tune)
+    for batch in (BATCH, BATCH, 1):
+        assert_same_update(ours, spec, *samples(VECTOR, batch), torch.randint(0, CLASSES, (batch,)))
+    assert is_by_program(ours), ours.plan
+
+
 DRAWING = {"dropout": F.dropout, "a layer": nn.Dropout(), "batch norm": nn.BatchNorm1d(4), "noise": torch.rand_like}
 
 

@@ -85,6 +85,9 @@ class Callable:
     def parameters(self):
         return self.net.parameters()
 
+    def buffers(self):
+        return self.net.buffers()
+
     def double(self):
         self.net.double()
         return self

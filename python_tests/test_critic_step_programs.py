@@ -9,6 +9,7 @@ from critic_steps import PROGRAMS, Both, assert_same_update, is_decided_by_round
 from critics import critics
 from hypothesis import given
 from hypothesis import strategies as st
+from test_penalty_states import stateful
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -39,6 +40,21 @@ def test_any_critic(drawn, penalty):
     hypothesis.event("program" if ours._way else "autograd")
     with sdpa_kernel(SDPBackend.MATH):  # of attention's kernels, the one that autograd can differentiate twice
         assert_same_update(ours, spec, real, fake, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.usefixtures("however_small")
+@given(stateful(), st.sampled_from(["gp", "one-sided", "r1"]))
+def test_any_stateful_critic(drawn, penalty):
+    """Two updates: what spectral norm follows goes on, in the one behind."""
+    critic, real = drawn
+    fake = real.flip(0) * 0.7 + 0.3
+    with sdpa_kernel(SDPBackend.MATH):
+        hypothesis.assume(not is_decided_by_rounding(critic, real, fake, (), penalty))
+    ours, spec = steps(critic, penalty)
+    hypothesis.event("program" if ours._way else "autograd")
+    with sdpa_kernel(SDPBackend.MATH):
+        for _ in range(2):
+            assert_same_update(ours, spec, real, fake, rtol=1e-7, atol=1e-9)
 
 
 def of_digits(*behind):

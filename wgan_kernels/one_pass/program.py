@@ -203,16 +203,17 @@ class Program(Sweeps):
 
     def _draw(self, x, batch):
         """Ahead of the sweeps, in the order of a loop that calls the critic with one batch after the other."""
+        drawing = [node for node, _ in self.steps if node.draws]
         kind = x.shape[1:], x.dtype, torch.is_autocast_enabled(x.device.type)
-        if kind != self.drawn_for:  # nodes do not know yet what they draw for
+        if kind != self.drawn_for:  # they do not know yet what they draw for
             with torch.random.fork_rng([x.device] if x.is_cuda else []):
                 self._forward(x.clone(), 2 * batch)
-            self.forget()
+            for node in drawing:
+                node.forget()
             self.drawn_for = kind
         for _ in range(len(x) // batch):
-            for node, _ in self.steps:
-                if node.draws:
-                    node.draw(batch)
+            for node in drawing:
+                node.draw(batch)
 
     def _forward(self, x, split):
         values = [x]

@@ -5,7 +5,7 @@ import copy
 import hypothesis
 import pytest
 import torch
-from critic_steps import PROGRAMS, Both, assert_same_update, is_decided_by_rounding, pair, steps
+from critic_steps import PROGRAMS, VECTOR, Both, assert_same_update, is_decided_by_rounding, pair, steps
 from critics import critics
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,6 +55,31 @@ def test_any_stateful_critic(drawn, penalty):
     with sdpa_kernel(SDPBackend.MATH):
         for _ in range(2):
             assert_same_update(ours, spec, real, fake, rtol=1e-7, atol=1e-9)
+
+
+def test_masks_after_a_batch_that_the_critic_refuses():
+    """A batch of other images has been through its first layers by then."""
+    ours, spec, real, fake = pair(lambda: of_digits(nn.Dropout(0.4)), (5, 1, 8, 8))
+    assert_same_update(ours, spec, real, fake)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        ours(real[..., :5], fake[..., :5])
+    assert_same_update(ours, spec, real, fake)
+    assert ours._way is not None
+
+
+def test_masks_of_other_weights():
+    """Of which the program does not hear."""
+    ours, spec, real, fake = pair(lambda: nn.Sequential(nn.Linear(7, 9), nn.Dropout(0.4), nn.Linear(9, 1)), VECTOR)
+    assert_same_update(ours, spec, real, fake)
+    with torch.no_grad():
+        for step in (ours, spec):
+            first, _, last = step.critic
+            first.weight.data, first.bias.data = first.weight[:4].clone(), first.bias[:4].clone()
+            last.weight.data = last.weight[:, :4].clone()
+    ours(real, fake)
+    assert "other weights" in ours.plan
+    spec.critic.load_state_dict(ours.critic.state_dict())
+    assert_same_update(ours, spec, real, fake)
 
 
 def of_digits(*behind):

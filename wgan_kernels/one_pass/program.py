@@ -204,8 +204,10 @@ class Program(Sweeps):
     def _draw(self, x, batch):
         """Ahead of the sweeps, in the order of a loop that calls the critic with one batch after the other."""
         drawing = [node for node, _ in self.steps if node.draws]
-        kind = x.shape[1:], x.dtype, torch.is_autocast_enabled(x.device.type)
+        rounds = torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type)
+        kind = x.shape[1:], x.dtype, rounds
         if kind != self.drawn_for:  # they do not know yet what they draw for
+            self.drawn_for = None
             with torch.random.fork_rng([x.device] if x.is_cuda else []):
                 self._forward(x.clone(), 2 * batch)
             for node in drawing:

@@ -1,7 +1,9 @@
 """CriticStep: a program is made of what the critic does, as it is now, or of nothing."""
 
 import copy
+import random
 
+import numpy as np
 import pytest
 import torch
 from critic_steps import assert_same_update, pair
@@ -194,23 +196,66 @@ def test_a_number_that_fades_in():
         assert ours._way is not None
 
 
-def test_what_counts_its_calls_is_not_tried_anew_every_time(monkeypatch):
-    def count(self, x, a):
-        self.calls += 1
-        return a(x)
+def draws(self, x, a, b):
+    return b(x + torch.tanh(a(x)) if torch.rand(()) < 0.5 else x)
 
-    tried = []
 
-    def choose(ways):
-        tried.append([way() for way in ways.values()])
-        return next(iter(ways))
+def draws_in_python(self, x, a, b):
+    return b(x + torch.tanh(a(x)) if random.random() < 0.5 else x)
 
-    monkeypatch.setattr("wgan_kernels.critic_step.fastest", choose)
-    critic = By(count, nn.Linear(7, 1), calls=0)
-    step = wk.CriticStep(critic, torch.optim.SGD(critic.parameters(), lr=0.1))
-    for _ in range(3):
-        step(*torch.randn(2, 6, 7))
-    assert len(tried) == 1 and critic.calls > 0
+
+def draws_by_numpy(self, x, a, b):
+    return b(torch.tanh(a(x)) * np.random.rand())
+
+
+def counts(self, x, a, b):
+    self.seen += 1
+    return b(torch.tanh(a(x)) * self.seen)
+
+
+def keeps(self, x, a, b):
+    self.seen = torch.tanh(a(x))
+    return b(self.seen)
+
+
+def collects(self, x, a, b):
+    self.seen.append(torch.tanh(a(x)))
+    return b(self.seen[-1])
+
+
+def notes(self, x, a, b):
+    self.seen["features"] = torch.tanh(a(x))
+    return b(self.seen["features"])
+
+
+OWN = {
+    "random numbers": (draws, None, "draws random numbers"),
+    "random numbers of Python's": (draws_in_python, None, "draws random numbers"),
+    "random numbers of NumPy's": (draws_by_numpy, None, "draws random numbers"),
+    "a count of calls": (counts, 0, "changes seen of a By"),
+    "features for later": (keeps, None, "changes seen of a By"),
+    "a list": (collects, [], "changes seen of a By"),
+    "a dictionary": (notes, {}, "changes seen of a By"),
+}
+
+
+@pytest.mark.parametrize(("forward", "seen", "why"), OWN.values(), ids=OWN)
+def test_what_a_forward_does_beside_its_scores_is_done_at_each_call(forward, seen, why):
+    ours, spec, *samples = pair(lambda: By(forward, *linears((7, 7), (7, 1)), seen=copy.copy(seen)), (6, 7))
+    for seed in range(4):
+        state = random.Random(seed).getstate(), np.random.RandomState(seed).get_state()
+        drawn = []
+        for step in (ours, spec):
+            random.setstate(state[0])
+            np.random.set_state(state[1])
+            torch.manual_seed(seed)
+            step(*samples)
+            drawn.append((random.random(), np.random.rand(), torch.rand(())))
+        assert drawn[0] == drawn[1]
+        for one, other in zip(ours.critic.parameters(), spec.critic.parameters(), strict=True):
+            torch.testing.assert_close(one, other)
+        torch.testing.assert_close(ours.critic.seen, spec.critic.seen)
+        assert why in ours.plan
 
 
 LAYERS = {"norm": (nn.BatchNorm1d(5), False), "dropout": (nn.Dropout(0.5), True)}

@@ -10,6 +10,7 @@ from torch import fx
 
 from .in_place import AUGMENTED, Proxy
 from .program import Refused
+from .watched import own_containers, watched
 
 
 def graph_of(critic, tracer, given=0):
@@ -22,8 +23,9 @@ def graph_of(critic, tracer, given=0):
         Refused: its forward cannot be run without samples, or does what cannot be written down.
     """
 
-    def stand_in():
-        copy, others = _stand_in(critic, "", tracer, {}), [tracer.placeholder(f"given_{i}", None) for i in range(given)]
+    def stand_in(made):
+        copy = _stand_in(critic, "", tracer, made)
+        others = [tracer.placeholder(f"given_{i}", None) for i in range(given)]
         return lambda samples: copy(samples, *others)
 
     return _written(critic, tracer, stand_in)
@@ -35,8 +37,8 @@ def graph_of_closure(closure, within, tracer):
     """
     names = {id(module): name for name, module in within.named_children()}
 
-    def stand_in():
-        made, given = {}, itertools.count()
+    def stand_in(made):
+        given = itertools.count()
 
         def of(value):
             if isinstance(value, torch.Tensor):
@@ -49,12 +51,16 @@ def graph_of_closure(closure, within, tracer):
 
 
 def _written(root, tracer, stand_in):
-    """stand_in: () → what to call with a stand-in for the samples."""
-    tracer.root, tracer.graph = root, fx.Graph(tracer_cls=type(tracer))
+    """stand_in: (made) → what to call with a stand-in for the samples; it notes copies of modules in made."""
+    tracer.root, tracer.graph, made = root, fx.Graph(tracer_cls=type(tracer)), {}
     try:
         samples = tracer.placeholder("samples", tracer.samples)
-        result = stand_in()(samples)
+        call = stand_in(made)
+        with watched(list(made.values())):
+            result = call(samples)
         tracer.create_node("output", "output", (tracer.create_arg(result),), {})
+    except Refused:
+        raise
     except Exception as error:  # whatever its forward does with a stand-in for a tensor
         raise Refused(
             f"its forward cannot be traced: {(str(error).splitlines() or [type(error).__name__])[0]}"
@@ -102,7 +108,7 @@ def _stand_in(module, name, tracer, made):
         return made.get(module)
     made[module] = copy = object.__new__(type(module))
     own = vars(copy)
-    own.update(vars(module), _compiled_call_impl=None)
+    own.update(vars(module), **own_containers(vars(module)), _compiled_call_impl=None)
     children, below = module._modules.items(), f"{name}." if name else ""
     own.update(dict.fromkeys(_CONVERSIONS, _refused))
     own["_modules"] = {key: _stand_in(child, below + key, tracer, made) for key, child in children}

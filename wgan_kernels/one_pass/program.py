@@ -114,7 +114,7 @@ class Program(Sweeps):
         super().__init__()
         self.steps, self.perceptron = steps, perceptron  # [(node, indices of the values it reads)]
         self.is_curved = any(node.curved for node, _ in steps)
-        self.draws, self.drawn_for = any(node.draws for node, _ in steps), None
+        self.draws, self.drawn_for, self.given = any(node.draws for node, _ in steps), None, []
         self.keeps = sorted({place for node, _ in steps for place in node.keeps})
         # Values that no parameter is behind: of their δ only the interpolated rows are wanted.
         self.bare = [True]
@@ -176,6 +176,7 @@ class Program(Sweeps):
         """What an ``Outside`` has come to, for the next sweeps. times: of samples as it has seen them so many batches
         come behind each other.
         """
+        self.given = [result.shape for result in results] if self.draws else []
         for node, _ in self.steps:
             node.give(results, times)
 
@@ -205,7 +206,9 @@ class Program(Sweeps):
         """Ahead of the sweeps, in the order of a loop that calls the critic with one batch after the other."""
         drawing = [node for node, _ in self.steps if node.draws]
         rounds = torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type)
-        kind = x.shape[1:], x.dtype, rounds
+        layers = (node.module._parameters.values() for node, _ in self.steps if node.module is not None)
+        weights = [param.shape for params in layers for param in params if param is not None]
+        kind = x.shape[1:], x.dtype, rounds, self.given, weights
         if kind != self.drawn_for:  # they do not know yet what they draw for
             self.drawn_for = None
             with torch.random.fork_rng([x.device] if x.is_cuda else []):

@@ -258,6 +258,63 @@ def test_what_a_forward_does_beside_its_scores_is_done_at_each_call(forward, see
         assert why in ours.plan
 
 
+def without_gradients(self, x, a, b):
+    with torch.no_grad():
+        h = torch.tanh(a(x))
+    return b(h + x)
+
+
+@torch.no_grad()
+def apart(a, x):
+    return torch.tanh(a(x))
+
+
+def switched(self, x, a, b):
+    torch.set_grad_enabled(False)
+    h = torch.tanh(a(x))
+    torch.set_grad_enabled(True)
+    return b(h + x)
+
+
+def without_autocast(self, x, a, b):
+    h = torch.tanh(a(x))
+    with torch.autocast("cpu", enabled=False):
+        return b(h.float())
+
+
+def in_autocast(self, x, a, b):
+    with torch.autocast("cpu", torch.bfloat16):
+        h = a(x)
+    return b(torch.tanh(h) + x)
+
+
+CONTEXTS = {
+    "a block": without_gradients,
+    "a decorator": lambda self, x, a, b: b(apart(a, x) + x),
+    "a switch": switched,
+    "no autocast": without_autocast,
+    "autocast": in_autocast,
+}
+
+
+@pytest.mark.parametrize("precision", [None, "bfloat16"])
+@pytest.mark.parametrize("forward", CONTEXTS.values(), ids=CONTEXTS)
+def test_what_a_forward_turns_on_or_off(forward, precision):
+    ours, spec, *samples = pair(lambda: By(forward, *linears((7, 7), (7, 1))), (6, 7), dtype=torch.float32)
+    ours.precision = precision
+    torch.manual_seed(5)
+    found = ours(*samples)
+    torch.manual_seed(5)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision is not None):
+        expected = spec(*samples)
+    assert "turns gradients or autocast on or off" in ours.plan
+    tolerance = {"rtol": 1e-2, "atol": 2e-2} if precision else {"rtol": 1e-4, "atol": 1e-5}
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value.float(), **tolerance)
+    for one, other in zip(ours.critic.parameters(), spec.critic.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None)
+
+
 LAYERS = {"norm": (nn.BatchNorm1d(5), False), "dropout": (nn.Dropout(0.5), True)}
 
 

@@ -10,7 +10,7 @@ from torch import fx
 
 from .in_place import AUGMENTED, Proxy
 from .program import Refused
-from .watched import own_containers, watched
+from .watched import contexts, own_containers, watched
 
 
 def graph_of(critic, tracer, given=0):
@@ -56,8 +56,10 @@ def _written(root, tracer, stand_in):
     try:
         samples = tracer.placeholder("samples", tracer.samples)
         call = stand_in(made)
-        with watched(list(made.values())):
+        with torch.enable_grad(), watched(list(made.values())):
+            tracer.contexts = contexts()
             result = call(samples)
+        tracer.contexts = None
         tracer.create_node("output", "output", (tracer.create_arg(result),), {})
     except Refused:
         raise
@@ -79,10 +81,15 @@ _TRACER = fx.Tracer()  # which takes longer to make than to ask
 class Tracer(fx.Tracer):
     """For samples of any shape."""
 
-    samples = None
+    samples = contexts = None
 
     def proxy(self, node):
         return Proxy(node, self)
+
+    def create_proxy(self, kind, *args, **named):
+        if self.contexts is not None and contexts() != self.contexts:
+            raise Refused("its forward turns gradients or autocast on or off")
+        return super().create_proxy(kind, *args, **named)
 
     def placeholder(self, name, tensor):
         """A stand-in for a tensor that a critic is given, of which nothing is known."""

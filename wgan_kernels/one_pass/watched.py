@@ -42,6 +42,13 @@ def watched(stand_ins):
             raise Refused(f"its forward changes {changed[0]} of a {type(stand_in).__name__}")
 
 
+def contexts():
+    """What a block of a forward may have turned on or off, and how many of autocast's there are."""
+    depth = torch.autocast_increment_nesting()
+    torch.autocast_decrement_nesting()
+    return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), depth
+
+
 def _chance():
     """[(a generator's state, what puts it back)]"""
     mine, of_torch = random.getstate(), torch.get_rng_state()

@@ -186,6 +186,14 @@ def test_what_changes_between_steps_counts(change):
     assert_same_update(ours, spec, *samples)
 
 
+def test_another_forward_for_the_class(monkeypatch):
+    ours, spec, *samples = pair(lambda: By(lambda self, x, a, b: b(torch.relu(a(x))), *linears((7, 5), (5, 1))), (6, 7))
+    assert_same_update(ours, spec, *samples)
+    monkeypatch.setattr(By, "forward", lambda self, x: self.layers[1](torch.tanh(self.layers[0](x))))
+    assert_same_update(ours, spec, *samples)
+    assert "tanh" in ours.plan
+
+
 def test_a_number_that_fades_in():
     ours, spec, *samples = pair(
         lambda: By(lambda self, x, a, b: b(F.relu(a(x)) * self.alpha), *linears((7, 5), (5, 1)), alpha=0.25), (6, 7)

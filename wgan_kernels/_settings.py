@@ -10,9 +10,9 @@ PLAIN = frozenset({bool, int, float, str, type(None), tuple})
 
 
 def settings(module):
-    """Equal for as long as nothing of it changes that can be seen: which modules it has, and where, a forward put in
-    place of a module's own, their hooks and those of their parameters, and their plain attributes, ``training`` among
-    them. What lies within a list, a dictionary or an object cannot be seen.
+    """Equal for as long as nothing of it changes that can be seen: which modules it has, and where, the forward of each
+    class, or one put in its place, their hooks and those of their parameters, and their plain attributes, ``training``
+    among them. What lies within a list, a dictionary or an object cannot be seen.
     """
     parts, found, seen = [module], [], set()
     for part in parts:  # which grows; Module.modules() takes longer than all of the rest
@@ -26,6 +26,7 @@ def settings(module):
             (
                 id(part),
                 id(type(part)),
+                id(type(part).forward),
                 [id(child) for child in children],
                 [value for value in own.values() if type(value) in PLAIN],
                 id(own.get("forward")),
